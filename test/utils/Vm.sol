@@ -61,6 +61,8 @@ interface Vm {
     function toString(uint256 value) external pure returns (string memory);
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
+    function exists(string calldata path) external view returns (bool);
+    function readCallers() external returns (uint8 mode, address sender, address origin);
     function startBroadcast() external;
     function stopBroadcast() external;
 }
