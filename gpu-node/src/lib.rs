@@ -3,4 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod backend;
+pub mod engine;
 pub mod model;
+pub mod operator;
+pub mod proof;

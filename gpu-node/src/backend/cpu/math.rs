@@ -13,7 +13,7 @@ const MOST: f32 = 88.0;
 
 /// e^x by range reduction and a polynomial of degree 6, within 2 units in the last place on [-87, 88], constant outside.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(LEAST, MOST);
     let shifted = x.mul_add(LOG2_E, ROUNDER);
     let n = shifted - ROUNDER;

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use kernels::{Epilogue, Head, LANES, Output, Product};
 pub use lanes::Isa;
+pub(crate) use math::exp;
 pub use team::Team;
 
 use super::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
