@@ -102,7 +102,10 @@ impl Binaries {
         let selected = self.tests.iter().filter(|test| selection.takes(&test.package));
         let command = |test: &TestBinary| {
             let mut command = Command::new(&test.path);
-            command.current_dir(&test.folder).env("CARGO_MANIFEST_DIR", &test.folder).env("CARGO_TARGET_TMPDIR", workspace.home().join("tmp"));
+            command
+                .current_dir(&test.folder)
+                .env("CARGO_MANIFEST_DIR", &test.folder)
+                .env("CARGO_TARGET_TMPDIR", workspace.home().join("tmp"));
             command
         };
         selected.map(command).collect()

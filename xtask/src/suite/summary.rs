@@ -88,7 +88,11 @@ mod tests {
         let cases = [
             ("     Summary [   0.032s] 12 tests run: 12 passed, 3 skipped", 12, 0),
             ("     Summary [  10.002s] 5/9 tests run: 2 passed (1 slow), 2 failed, 1 timed out, 4 skipped", 2, 3),
-            ("\u{1b}[32;1m     Summary\u{1b}[0m [   0.1s] \u{1b}[1m1\u{1b}[0m test run: \u{1b}[1m1\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, 0 skipped", 1, 0),
+            (
+                "\u{1b}[32;1m     Summary\u{1b}[0m [   0.1s] \u{1b}[1m1\u{1b}[0m test run: \u{1b}[1m1\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, 0 skipped",
+                1,
+                0,
+            ),
             ("test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s", 3, 1),
             ("Ran 5 test suites in 1.20s (3.10s CPU time): 30 tests passed, 1 failed, 0 skipped (31 total tests)", 30, 1),
             ("Suite result: ok. 3 passed; 0 failed; 0 skipped; finished in 1ms", 0, 0),
