@@ -1,1 +1,2 @@
 
+pub mod identity; // who calls: wallets, sessions, API keys
