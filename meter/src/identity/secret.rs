@@ -172,7 +172,8 @@ mod tests {
         #[test]
         fn any_text_is_read_without_panic(text in ".{0,80}") {
             prop_assert!(parse(&text).is_err());
-            prop_assert!(parse(&format!("prlx_{text}")).is_err());
+            let prefixed = format!("prlx_{text}");
+            prop_assert!(parse(&prefixed).is_err());
         }
 
         #[test]
