@@ -1,1 +1,6 @@
+//! The coordinator.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod chain;
+pub mod ledger;
