@@ -181,7 +181,8 @@ impl Node {
 
     /// Reserves one of its places for a job of at most `tokens`; `None` when it is full.
     pub fn reserve(self: &Arc<Self>, tokens: u64) -> Option<Lease> {
-        let taken = self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, |active| (active < self.facts.capacity).then_some(active + 1));
+        let taken =
+            self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, |active| (active < self.facts.capacity).then_some(active + 1));
         taken.ok()?;
         self.outstanding_tokens.fetch_add(tokens, Ordering::AcqRel);
         Some(Lease { node: Arc::clone(self), tokens, request: None })
@@ -238,9 +239,9 @@ impl Node {
             return;
         }
         let sample = (f64::from(tokens - 1) / elapsed_s * 1_000.0).min(1e12) as u64;
-        let _ = self.speed_milli.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-            Some(if old == 0 { sample } else { (old * 4 + sample) / 5 }.max(1))
-        });
+        let _ = self
+            .speed_milli
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(if old == 0 { sample } else { (old * 4 + sample) / 5 }.max(1)));
     }
 
     /// Books a failure; the node is the last choice until it serves again.

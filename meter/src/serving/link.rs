@@ -83,13 +83,19 @@ async fn open(
     };
     let facts = check(rooms, hello, challenge).await?;
     let welcome = FromMeter::Welcome { heartbeat_ms: rooms.limits.heartbeat_ms, fallback: facts.fallback };
-    rooms.fleet.join(facts, welcome, rooms.limits.nodes_max).ok_or_else(|| LinkEnd::refused("full", "this meter has as many nodes as it takes"))
+    rooms
+        .fleet
+        .join(facts, welcome, rooms.limits.nodes_max)
+        .ok_or_else(|| LinkEnd::refused("full", "this meter has as many nodes as it takes"))
 }
 
 /// Who is it, does the registry know it, does it serve anything of ours.
 async fn check(rooms: &Rooms, hello: Hello, challenge: B256) -> Result<NodeFacts, LinkEnd> {
     if hello.protocol != PROTOCOL {
-        return Err(LinkEnd::refused("protocol", format!("this meter speaks protocol {PROTOCOL}, the node {}; update the older one", hello.protocol)));
+        return Err(LinkEnd::refused(
+            "protocol",
+            format!("this meter speaks protocol {PROTOCOL}, the node {}; update the older one", hello.protocol),
+        ));
     }
     if hello.models.len() > MODELS_MAX || hello.capacity == 0 {
         return Err(LinkEnd::refused("protocol", format!("a hello names 1 to {MODELS_MAX} models and a capacity of 1 or more")));
@@ -100,12 +106,18 @@ async fn check(rooms: &Rooms, hello: Hello, challenge: B256) -> Result<NodeFacts
         return Err(LinkEnd::refused("signature", format!("the hello is signed by {signer}, it names {}", hello.node)));
     }
     if !is_registered(rooms, hello.node, hello.operator).await? {
-        let message = format!("the registry does not have key {} for operator {}; add it, and wait for the block to be deep enough", hello.node, hello.operator);
+        let message = format!(
+            "the registry does not have key {} for operator {}; add it, and wait for the block to be deep enough",
+            hello.node, hello.operator
+        );
         return Err(LinkEnd::refused("not_registered", message));
     }
     let models = rooms.catalog.served(hello.models);
     if models.is_empty() {
-        return Err(LinkEnd::refused("no_model", "none of the node's models has the weights, tokenizer and template that this meter prices"));
+        return Err(LinkEnd::refused(
+            "no_model",
+            "none of the node's models has the weights, tokenizer and template that this meter prices",
+        ));
     }
     Ok(NodeFacts {
         node: hello.node,

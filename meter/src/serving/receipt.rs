@@ -90,7 +90,14 @@ pub fn own(template: &ServiceReceipt, answer: &AnswerStream, now_s: u64) -> Resu
 
 /// Compares the node's claim with the meter's own count: an equal or lower claim that its key signed stands, everything
 /// else leaves the meter's own receipt, unsigned.
-pub fn judge(own: ServiceReceipt, answer: &AnswerStream, claim: Option<Claim>, node: Address, domain: &Eip712Domain, now_s: u64) -> Verdict {
+pub fn judge(
+    own: ServiceReceipt,
+    answer: &AnswerStream,
+    claim: Option<Claim>,
+    node: Address,
+    domain: &Eip712Domain,
+    now_s: u64,
+) -> Verdict {
     let Some(claim) = claim else {
         return Verdict { receipt: own, signature: None, problem: None };
     };

@@ -199,13 +199,7 @@ impl Serving {
 
         let (sender, events) = mpsc::channel(reservation.max_tokens as usize + 4);
         let cancel = CancellationToken::new();
-        let answer = Answer {
-            request_id: order.request_id,
-            prompt_tokens,
-            reservation,
-            events,
-            _cancel: cancel.clone().drop_guard(),
-        };
+        let answer = Answer { request_id: order.request_id, prompt_tokens, reservation, events, _cancel: cancel.clone().drop_guard() };
         tokio::spawn(Walk { serving: self.clone(), order, reservation, events: sender, cancel, _place: place }.run());
         Ok(answer)
     }
