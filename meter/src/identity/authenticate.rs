@@ -115,7 +115,8 @@ impl Identity {
         Ok(Caller { account, ..caller })
     }
 
-    pub(super) async fn account_of(&self, wallet: Address) -> Result<Option<AccountId>, IdentityError> {
+    /// The account of `wallet`; `None` before its first deposit or authorization.
+    pub async fn account_of(&self, wallet: Address) -> Result<Option<AccountId>, IdentityError> {
         let Some(accounts) = &self.inner.accounts else { return Ok(None) };
         accounts.account_of_wallet(wallet).await.map_err(|source| IdentityError::Accounts { wallet, source })
     }

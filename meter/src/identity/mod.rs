@@ -10,6 +10,7 @@ mod cache; // five seconds of memory, forgotten at once on revocation
 mod contract_wallet; // EIP-1271
 mod cookie; // the session cookie: its name, flags and reading
 mod keys; // API keys: create, list, revoke
+mod mirrored; // the ledger: accounts of wallets, spending of keys
 mod secret; // the form of API keys and session secrets
 mod sign_in; // challenge, signature → session
 mod store; // challenges, sessions, keys; SQLite and PostgreSQL
