@@ -9,6 +9,8 @@ use daemon::config::{ConfigError as FileError, beside};
 use daemon::logs::LogConfig;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::identity::IdentitySettings;
 use wire::{Address, B256, OperatorId};
 
 /// Most models of one meter; bounds the labels of metrics.
@@ -34,6 +36,9 @@ pub struct Config {
     /// Who may settle, and which operators are the project's own.
     #[serde(default)]
     pub network: NetworkConfig,
+    /// Lifetimes of sessions and keys.
+    #[serde(default)]
+    pub identity: IdentitySettings,
     /// What is served, at what price.
     pub models: Vec<ModelConfig>,
     /// Everything that is bounded.
@@ -50,15 +55,18 @@ pub struct HttpConfig {
     /// Health and metrics.
     #[serde(default = "admin_listen")]
     pub admin_listen: SocketAddr,
-    /// Addresses of reverse proxies whose `X-Forwarded-For` is believed.
+    /// Reverse proxies, of which the connections are not counted by address.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
 }
 
-/// The `[ledger]` table. Exactly one of the two.
+/// The `[ledger]` table. Exactly one of the two URLs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
+    /// Name of this meter, the same after every restart, and its own among the meters that share a database.
+    #[serde(default = "instance")]
+    pub instance: String,
     /// `sqlite://…` or `postgres://…` without a password.
     #[serde(default)]
     pub database_url: Option<String>,
@@ -247,6 +255,10 @@ impl Config {
         if self.models.is_empty() || self.models.len() > MODELS_MAX {
             return Err(ConfigError::ModelCount { count: self.models.len() });
         }
+        let instance = &self.ledger.instance;
+        if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(ConfigError::Instance { instance: instance.clone() });
+        }
         let mut ids = BTreeSet::new();
         for model in &self.models {
             model.check()?;
@@ -347,6 +359,10 @@ fn admin_listen() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 9_090))
 }
 
+fn instance() -> String {
+    "meter-1".to_owned()
+}
+
 fn poll_ms() -> u64 {
     2_000
 }
@@ -392,6 +408,12 @@ pub enum ConfigError {
     ExactlyOne {
         /// The first of the two.
         field: &'static str,
+    },
+    /// Not a name.
+    #[error("`ledger.instance` is `{instance}`; use 1 to 64 letters, digits and -")]
+    Instance {
+        /// What was written.
+        instance: String,
     },
     /// None, or too many.
     #[error("`models` has {count} entries, it must have 1 to {MODELS_MAX}")]
@@ -469,6 +491,8 @@ mod tests {
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
+        assert_eq!(config.ledger.instance, instance());
+        assert_eq!(format!("{:?}", config.identity), format!("{:?}", IdentitySettings::default()));
         assert_eq!(config.models[0].numeric_contract, numeric_contract());
     }
 

@@ -3,6 +3,7 @@
 //! What the caller may know is in the message; what only the operator may know goes to the log.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
@@ -263,6 +264,12 @@ impl From<KeyError> for ApiError {
             KeyError::Name { .. } => Self::invalid("name", error.code(), error.to_string()),
             KeyError::ZeroLimit => Self::invalid("limit_credits", error.code(), error.to_string()),
         }
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), "invalid_json", rejection.body_text())
     }
 }
 

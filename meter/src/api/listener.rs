@@ -32,10 +32,18 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `routes` until `stop`; then accepts nothing more, and returns once `drained` and the last connection is closed.
-pub async fn serve(listener: TcpListener, routes: Router, limits: &Limits, stop: CancellationToken, drained: impl Future<Output = ()>) {
+/// Connections of `proxies` are not counted by address.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    limits: &Limits,
+    proxies: &[IpAddr],
+    stop: CancellationToken,
+    drained: impl Future<Output = ()>,
+) {
     let connections_max = limits.connections_max.min(CONNECTIONS_CEILING);
     let connections = Arc::new(Semaphore::new(connections_max));
-    let per_ip = PerIp::new(limits.connections_per_ip_max);
+    let per_ip = PerIp { counts: Arc::default(), most: limits.connections_per_ip_max, exempt: proxies.into() };
     let closing = CancellationToken::new();
     let stall = Duration::from_millis(limits.write_stall_timeout_ms);
     let mut http = http1::Builder::new();
@@ -52,7 +60,7 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: &Limits, stop:
                 continue;
             }
         };
-        let Some(place) = per_ip.take(peer) else {
+        let Some(place) = per_ip.take(peer.ip()) else {
             metrics::counter!("meter_connections_refused_total").increment(1);
             continue;
         };
@@ -109,22 +117,22 @@ async fn next(
 struct PerIp {
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
     most: usize,
+    exempt: Arc<[IpAddr]>,
 }
 
-struct IpPlace {
-    per_ip: PerIp,
-    ip: IpAddr,
-}
+/// A counted connection; given back when dropped.
+struct IpPlace(Option<(PerIp, IpAddr)>);
 
 impl PerIp {
-    fn new(most: usize) -> Self {
-        Self { counts: Arc::default(), most }
-    }
-
-    fn take(&self, peer: SocketAddr) -> Option<IpPlace> {
-        let ip = match peer.ip().to_canonical() {
+    /// `None` when the address has as many as it may.
+    fn take(&self, peer: IpAddr) -> Option<IpPlace> {
+        let peer = peer.to_canonical();
+        if self.exempt.contains(&peer) {
+            return Some(IpPlace(None));
+        }
+        let ip = match peer {
             IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-            ip @ IpAddr::V4(_) => ip,
+            IpAddr::V4(_) => peer,
         };
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
@@ -132,17 +140,18 @@ impl PerIp {
             return None;
         }
         *count += 1;
-        Some(IpPlace { per_ip: self.clone(), ip })
+        Some(IpPlace(Some((self.clone(), ip))))
     }
 }
 
 impl Drop for IpPlace {
     fn drop(&mut self) {
-        let mut counts = self.per_ip.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.ip) {
+        let Some((per_ip, ip)) = &self.0 else { return };
+        let mut counts = per_ip.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(ip) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.ip);
+                counts.remove(ip);
             }
         }
     }
@@ -202,5 +211,24 @@ impl AsyncWrite for StallGuard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_household_counts_together_and_a_proxy_not_at_all() {
+        let proxy = IpAddr::from([10, 0, 0, 2]);
+        let per_ip = PerIp { counts: Arc::default(), most: 1, exempt: [proxy].into() };
+        let (first, neighbour, other) =
+            ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
+        let place = per_ip.take(first).unwrap();
+        assert!(per_ip.take(neighbour).is_none());
+        let _other = per_ip.take(other).unwrap();
+        drop(place);
+        assert!(per_ip.take(neighbour).is_some());
+        let _many: Vec<IpPlace> = (0..9).map(|_| per_ip.take(proxy).unwrap()).collect();
     }
 }
