@@ -92,6 +92,7 @@ function showAccess(failure) {
   const key = access.key();
   const connected = failure === null;
   byId("access-open").textContent = connected ? "Account" : "Connect";
+  byId("access-title").textContent = connected ? "Account" : "Connect";
   byId("sign-out").hidden = !connected;
   byId("sign-out").textContent = key ? "Forget this key" : "Sign out";
   byId("access-state").textContent = connected ? (key ? `Connected with the API key ${key.slice(0, 11)}…` : "Connected with a wallet.") : "Not connected.";

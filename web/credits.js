@@ -28,7 +28,7 @@ export function startCredits({ api, onConnected }) {
     try {
       const credits = await api.json("GET", "/v1/credits");
       const beside = ["held", "unsettled"].filter((name) => credits[`${name}_credits`] > 0).map((name) => ` · ${credits[name]} ${name}`);
-      pill.textContent = `${credits.spendable} PRLX${beside.join("")}`;
+      pill.replaceChildren(`${credits.spendable} PRLX`, el("span", { class: "beside" }, beside.join("")));
       pill.setAttribute("aria-label", `Credits: ${credits.spendable} PRLX spendable, ${credits.held ?? 0} held, ${credits.unsettled ?? 0} unsettled`);
       pill.hidden = false;
       const rows = creditRows(credits).flatMap(([name, amount, meaning]) => [el("dt", {}, name), el("dd", {}, amount, el("div", { class: "note" }, meaning))]);

@@ -34,7 +34,8 @@ pub(super) async fn show(State(state): State<ApiState>, headers: HeaderMap) -> R
     Ok(Json(body))
 }
 
-fn authorization(view: &AuthorizationView) -> Value {
+/// A spending authorization, amounts in both forms.
+pub(super) fn authorization(view: &AuthorizationView) -> Value {
     let beside = json!({
         "valid_until": view.valid_until, "settle_deadline": view.settle_deadline, "next_nonce": view.next_nonce, "live": view.live,
     });

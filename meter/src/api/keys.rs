@@ -1,26 +1,22 @@
 //! `/v1/keys`: a wallet's API keys. Only a session comes here: a key can't make, see or end keys.
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRef, Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use wire::Credits;
 
 use super::error::ApiError;
-use super::session::{SessionCaller, private};
-use crate::identity::{ApiKey, Identity, KeyError, KeyId};
-use crate::ledger::Ledger;
+use super::session::{private, session_caller};
+use super::{ApiState, body};
+use crate::identity::{ApiKey, KeyId};
+
+const BODY_BYTES_MAX: usize = 4 << 10;
 
 /// Routes of this file.
-pub fn routes<S>() -> Router<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Identity: FromRef<S>,
-    Ledger: FromRef<S>,
-{
+pub(super) fn routes() -> Router<ApiState> {
     Router::new().route("/v1/keys", get(list).post(create)).route("/v1/keys/{id}", delete(revoke))
 }
 
@@ -67,67 +63,42 @@ impl From<ApiKey> for KeyReply {
     }
 }
 
-async fn create(
-    State(identity): State<Identity>,
-    SessionCaller(caller): SessionCaller,
-    body: Result<Json<CreateKey>, JsonRejection>,
-) -> Result<Response, ApiError> {
-    let body = body?.0;
-    let limit = body.limit_credits.map(Credits::new).transpose();
-    let limit = limit.map_err(|error| ApiError::invalid(Some("limit_credits"), &format!("limit_credits: {error}")))?;
+async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
+    let caller = session_caller(&state, request.headers()).await?;
+    let (_, fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
+    let limit = fields.limit_credits.map(Credits::new).transpose();
+    let limit = limit.map_err(|error| ApiError::invalid("limit_credits", "invalid_limit", error.to_string()))?;
 
-    let made = identity.create_key(caller.wallet, &body.name, limit).await?;
+    let made = state.identity.create_key(caller.wallet, &fields.name, limit).await?;
 
     let reply = KeyReply { key: Some(made.key.reveal().to_owned()), ..KeyReply::from(made.facts) };
     Ok(private((StatusCode::CREATED, Json(reply))))
 }
 
-async fn list(
-    State(identity): State<Identity>,
-    State(ledger): State<Ledger>,
-    SessionCaller(caller): SessionCaller,
-) -> Result<Response, ApiError> {
+async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Reply {
         object: &'static str,
         data: Vec<KeyReply>,
     }
+    let caller = session_caller(&state, &headers).await?;
     let mut data = Vec::new();
-    for key in identity.list_keys(caller.wallet).await? {
-        let spent = ledger.key_usage(&key.id.into()).await?;
+    for key in state.identity.list_keys(caller.wallet).await? {
+        let spent = state.ledger.key_usage(&key.id.into()).await?;
         data.push(KeyReply { spent_credits: Some(spent), ..KeyReply::from(key) });
     }
     Ok(private(Json(Reply { object: "list", data })))
 }
 
-async fn revoke(
-    State(identity): State<Identity>,
-    SessionCaller(caller): SessionCaller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+async fn revoke(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Reply {
         id: KeyId,
         object: &'static str,
         revoked: bool,
     }
+    let caller = session_caller(&state, &headers).await?;
     let id: KeyId = id.parse()?;
-    identity.revoke_key(caller.wallet, id).await?;
+    state.identity.revoke_key(caller.wallet, id).await?;
     Ok(private(Json(Reply { id, object: "api_key", revoked: true })))
-}
-
-impl From<KeyError> for ApiError {
-    fn from(error: KeyError) -> Self {
-        let (status, param) = match &error {
-            KeyError::Name { .. } => (StatusCode::BAD_REQUEST, Some("name")),
-            KeyError::ZeroLimit => (StatusCode::BAD_REQUEST, Some("limit_credits")),
-            KeyError::TooMany { .. } => (StatusCode::CONFLICT, None),
-            KeyError::NotFound => (StatusCode::NOT_FOUND, None),
-            KeyError::Unavailable(cause) => {
-                tracing::error!(%cause, "keys not read or written");
-                (StatusCode::SERVICE_UNAVAILABLE, None)
-            }
-        };
-        Self::new(status, error.code(), &error.to_string()).with_param(param)
-    }
 }

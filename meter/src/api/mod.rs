@@ -2,6 +2,7 @@
 //!
 //! Invariants of absence: status codes stand in [`error`] alone; no handler moves money or talks to a node by itself.
 
+mod account;
 mod answer; // a whole completion in OpenAI's shape, and what the stream shares with it
 pub mod auth; // headers → payer or keeper
 mod body; // bounded in bytes and time
@@ -10,14 +11,17 @@ mod completions;
 mod credits;
 mod deployment;
 pub mod error; // every refusal, with its status
+mod keys;
 pub mod listener; // accept loop
 mod models;
 mod node_link;
 mod pool;
 mod receipts;
+mod session; // challenge, sign-in, sign-out
 mod settlement;
 mod sse; // a streamed completion
 mod types; // OpenAI's requests, read field by field
+mod web; // the page
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,6 +81,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
         .route("/v1/deployment", get(deployment::show))
         .route(wire::node::LINK_PATH, get(node_link::open))
+        .merge(account::routes())
+        .merge(keys::routes())
+        .merge(session::routes())
+        .merge(web::routes())
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .fallback(|| async { ApiError::no_route() })
         .with_state(state)

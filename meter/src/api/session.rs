@@ -1,43 +1,46 @@
-//! `/v1/session`: a challenge, a wallet's signature of it, a session; and who is calling, for every other handler.
+//! `/v1/session`: a challenge, a wallet's signature of it, a session; and who may stand in for the wallet.
 
 use alloy::primitives::aliases::{U40, U48};
-use alloy::sol_types::Eip712Domain;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRef, FromRequestParts, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use wire::typed::{SignIn, SpendAuthorization};
-use wire::{Address, B256, Bytes};
+use wire::{AccountId, Address, B256, Bytes};
 
 use super::error::ApiError;
-use crate::identity::{AuthError, Caller, Identity, SignInError, SignInKind, SignInRequest};
+use super::{ApiState, body};
+use crate::identity::{AuthError, Caller, SignInKind, SignInRequest};
 
-/// The vault's EIP-712 domain, under which payers sign.
-#[derive(Clone, Debug)]
-pub struct CreditsDomain(pub Eip712Domain);
+/// A sign-in is small, unless a contract wallet's signature is long.
+const BODY_BYTES_MAX: usize = 32 << 10;
 
 /// Routes of this file.
-pub fn routes<S>() -> Router<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Identity: FromRef<S>,
-    CreditsDomain: FromRef<S>,
-{
+pub(super) fn routes() -> Router<ApiState> {
     Router::new().route("/v1/session/challenge", post(challenge)).route("/v1/session", post(open).delete(close))
 }
 
-async fn challenge(State(identity): State<Identity>) -> Result<Response, ApiError> {
+/// The caller, who must hold a session: for what stands in for the wallet. Errors when nobody calls, or an API key does.
+pub(super) async fn session_caller(state: &ApiState, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let caller = state.identity.authenticate(headers).await?;
+    if caller.session { Ok(caller) } else { Err(AuthError::SessionRequired.into()) }
+}
+
+/// Replies that carry a secret or a person's affairs: no cache keeps them.
+pub(super) fn private(reply: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], reply).into_response()
+}
+
+async fn challenge(State(state): State<ApiState>) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Reply {
         secret: B256,
         challenge: B256,
         expires_at: u64,
     }
-    let given = identity.challenge().await.map_err(AuthError::from)?;
+    let given = state.identity.challenge().await?;
     Ok(private(Json(Reply { secret: given.secret, challenge: given.challenge, expires_at: given.expires_at })))
 }
 
@@ -80,41 +83,34 @@ struct SignInFields {
     sign_deadline: u64,
 }
 
-async fn open(
-    State(identity): State<Identity>,
-    State(domain): State<CreditsDomain>,
-    headers: HeaderMap,
-    body: Result<Json<OpenSession>, JsonRejection>,
-) -> Result<Response, ApiError> {
-    refuse_cross_site(&headers)?;
-    let request = sign_in_request(body?.0)?;
+async fn open(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
+    let rooms = state.serving.rooms();
+    refuse_cross_site(request.headers())?;
+    let (_, fields) = body::json::<OpenSession>(request, BODY_BYTES_MAX, &rooms.limits).await?;
+    let attempt = sign_in_request(fields)?;
 
-    let session = identity.sign_in(&request, &domain.0).await?;
-    let account = identity.account_of(session.wallet).await.map_err(AuthError::from)?;
+    let session = state.identity.sign_in(&attempt, &rooms.deployment.credits_domain()).await?;
+    let account = state.identity.account_of(session.wallet).await?;
 
     #[derive(Serialize)]
     struct Reply<'a> {
         session_token: &'a str,
         wallet: Address,
-        account: Option<u32>,
+        account: Option<AccountId>,
         expires_at: u64,
     }
-    let cookie = identity.cookie().set(&session.token);
-    let reply = Reply {
-        session_token: session.token.reveal(),
-        wallet: session.wallet,
-        account: account.map(|account| account.0),
-        expires_at: session.expires_at,
-    };
+    let cookie = state.identity.cookie().set(&session.token);
+    let reply =
+        Reply { session_token: session.token.reveal(), wallet: session.wallet, account, expires_at: session.expires_at };
     Ok(private((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(reply))))
 }
 
-async fn close(State(identity): State<Identity>, headers: HeaderMap) -> Response {
-    let cookie = [(header::SET_COOKIE, identity.cookie().clear())];
-    match identity.sign_out(&headers).await {
+async fn close(State(state): State<ApiState>, headers: HeaderMap) -> Response {
+    let cookie = [(header::SET_COOKIE, state.identity.cookie().clear())];
+    match state.identity.sign_out(&headers).await {
         Ok(()) => (StatusCode::NO_CONTENT, cookie).into_response(),
         // The browser forgets a session that ended elsewhere; a call that is not its own page's leaves it alone.
-        Err(error @ AuthError::UnknownSession) => (cookie, ApiError::from(error)).into_response(),
+        Err(error @ (AuthError::UnknownSession | AuthError::Missing)) => (cookie, ApiError::from(error)).into_response(),
         Err(error) => ApiError::from(error).into_response(),
     }
 }
@@ -129,7 +125,7 @@ fn sign_in_request(body: OpenSession) -> Result<SignInRequest, ApiError> {
         }),
         _ => {
             let message = "send exactly one of `authorization` (a signed SpendAuthorization) and `sign_in` (a signed SignIn)";
-            return Err(ApiError::invalid(None, message));
+            return Err(ApiError::bad_request("invalid_request", message));
         }
     };
     Ok(SignInRequest { secret: body.secret, kind, signature: body.signature.to_vec() })
@@ -150,7 +146,7 @@ impl AuthorizationFields {
 }
 
 fn narrow<T: TryFrom<u64>>(param: &'static str, bits: u32, value: u64) -> Result<T, ApiError> {
-    T::try_from(value).map_err(|_| ApiError::invalid(Some(param), &format!("{param} is {value}; the signed type has {bits} bits for it")))
+    T::try_from(value).map_err(|_| ApiError::invalid(param, "invalid_number", format!("{param} is {value}; the signed type has {bits} bits for it")))
 }
 
 /// Reads a whole number or its decimal string.
@@ -175,70 +171,5 @@ fn refuse_cross_site(headers: &HeaderMap) -> Result<(), AuthError> {
     match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
         None | Some(b"same-origin" | b"none") => Ok(()),
         Some(_) => Err(AuthError::CrossSite),
-    }
-}
-
-/// Replies that carry a secret or a person's affairs: no cache keeps them.
-pub(super) fn private(reply: impl IntoResponse) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], reply).into_response()
-}
-
-/// Who is calling; the reply is 401 when nobody is.
-impl<S> FromRequestParts<S> for Caller
-where
-    S: Send + Sync,
-    Identity: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        Ok(Identity::from_ref(state).authenticate(&parts.headers).await?)
-    }
-}
-
-/// A session is calling, not a key: for what stands in for the wallet.
-pub struct SessionCaller(pub Caller);
-
-impl<S> FromRequestParts<S> for SessionCaller
-where
-    S: Send + Sync,
-    Identity: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        if caller.session { Ok(Self(caller)) } else { Err(AuthError::SessionRequired.into()) }
-    }
-}
-
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> Self {
-        let status = match &error {
-            AuthError::CrossSite | AuthError::SessionRequired => StatusCode::FORBIDDEN,
-            AuthError::Unavailable(cause) => {
-                tracing::error!(%cause, "credential not checked");
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            _ => StatusCode::UNAUTHORIZED,
-        };
-        Self::new(status, error.code(), &error.to_string())
-    }
-}
-
-impl From<SignInError> for ApiError {
-    fn from(error: SignInError) -> Self {
-        let status = match &error {
-            SignInError::ContractUnavailable(cause) => {
-                tracing::warn!(%cause, "contract wallet not asked");
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            SignInError::Unavailable(cause) => {
-                tracing::error!(%cause, "session not opened");
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            _ => StatusCode::UNAUTHORIZED,
-        };
-        Self::new(status, error.code(), &error.to_string())
     }
 }

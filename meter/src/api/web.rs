@@ -57,7 +57,7 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Routes of this file.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new();
     for (asset, tag) in ASSETS.iter().zip(TAGS.iter()) {
         router = router.route(asset.path, get(move |headers: HeaderMap| async move { reply(asset, tag, &headers) }));
