@@ -1,0 +1,11 @@
+//! The node from outside: a scripted meter on loopback, a scripted engine behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod hostile;
+mod jobs;
+mod links;
+mod outbox;
+mod receipts;
+mod rig;
+mod terms;
