@@ -1,0 +1,139 @@
+//! A model's tokenizer and chat template, opened once and shared.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alloy::primitives::{B256, keccak256};
+use tokenizers::Tokenizer;
+
+use crate::config::{ConfigError, FolderConfig, read_bounded};
+use crate::detokenizer::Detokenizer;
+use crate::template::{ChatTemplate, Message, TemplateError};
+
+/// Longest `tokenizer.json` in bytes; a vocabulary of 256k tokens takes about 35 MiB.
+const MAX_TOKENIZER_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Why a prompt could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{path} is not a tokenizer: {reason}", path = path.display())]
+    Tokenizer { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error("there are no messages; send at least one")]
+    NoMessages,
+    #[error("text could not be tokenized: {0}")]
+    Encode(String),
+}
+
+/// Digests that go into the receipt's `engine` field (protocol.md section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineParts {
+    /// keccak256 of the bytes of `tokenizer.json`.
+    pub tokenizer_json: B256,
+    /// keccak256 of the UTF-8 of the chat template.
+    pub chat_template: B256,
+}
+
+/// Renders conversations to token ids and token ids to text. Cheap to clone.
+#[derive(Clone)]
+pub struct Prompter {
+    tokenizer: Arc<Tokenizer>,
+    template: Arc<ChatTemplate>,
+    eos_token_ids: Arc<[u32]>,
+    parts: EngineParts,
+}
+
+impl Prompter {
+    /// Opens a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json` and, when there, `generation_config.json`.
+    pub fn open(dir: &Path) -> Result<Self, PromptError> {
+        let path = dir.join("tokenizer.json");
+        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| PromptError::Tokenizer {
+            path,
+            reason: e.to_string(),
+        })?;
+        // A folder may ask for cut or padded inputs (made for training); a prompt is neither.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|e| PromptError::Encode(e.to_string()))?;
+
+        let config = FolderConfig::read(dir)?;
+        let mut eos_token_ids = config.eos_token_ids.clone();
+        if eos_token_ids.is_empty() {
+            eos_token_ids.extend(tokenizer.token_to_id(&config.eos_token));
+        }
+        if eos_token_ids.is_empty() {
+            return Err(ConfigError::NoEos {
+                path: dir.to_owned(),
+            }
+            .into());
+        }
+
+        let template =
+            ChatTemplate::new(&config.chat_template, &config.bos_token, &config.eos_token)?;
+        let parts = EngineParts {
+            tokenizer_json: keccak256(&bytes),
+            chat_template: keccak256(template.source().as_bytes()),
+        };
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            template: Arc::new(template),
+            eos_token_ids: eos_token_ids.into(),
+            parts,
+        })
+    }
+
+    /// Prompt token ids for a conversation, ending where the answer begins.
+    pub fn render(&self, messages: &[Message]) -> Result<Vec<u32>, PromptError> {
+        if messages.is_empty() {
+            return Err(PromptError::NoMessages);
+        }
+        self.encode(&self.template.render(messages)?)
+    }
+
+    /// Token ids of plain text, with no template and no added tokens.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        // No special tokens are added: the template writes those that the model wants.
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| PromptError::Encode(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Number of prompt tokens of a conversation.
+    pub fn count(&self, messages: &[Message]) -> Result<usize, PromptError> {
+        Ok(self.render(messages)?.len())
+    }
+
+    /// Text of a whole sequence, special tokens skipped, as Hugging Face's `decode` gives it.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, PromptError> {
+        self.tokenizer
+            .decode(tokens, true)
+            .map_err(|e| PromptError::Encode(e.to_string()))
+    }
+
+    /// A new detokeniser for one answer.
+    pub fn detokenizer(&self) -> Detokenizer {
+        Detokenizer::new(Arc::clone(&self.tokenizer))
+    }
+
+    /// Ids that end an answer, ascending, never empty.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.eos_token_ids
+    }
+
+    /// Number of tokens including added ones.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Digests for the receipt's `engine` field.
+    pub fn engine_parts(&self) -> EngineParts {
+        self.parts
+    }
+}

@@ -1,0 +1,138 @@
+//! A whole folder: template, tokenizer and streaming detokeniser agree with each other.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use prompt::{ConfigError, Message, PromptError, Prompter};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// GPT-2's byte alphabet in the order of its bytes.
+fn byte_alphabet() -> Vec<char> {
+    let mut next = 0x100;
+    (0u32..256)
+        .map(|byte| match byte {
+            0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => char::from_u32(byte).unwrap(),
+            _ => {
+                next += 1;
+                char::from_u32(next - 1).unwrap()
+            }
+        })
+        .collect()
+}
+
+/// A byte-level tokenizer with one merge, so that characters beyond ASCII are always split over tokens.
+fn write_folder(dir: &Path) {
+    let mut vocab: serde_json::Map<String, Value> = byte_alphabet()
+        .iter()
+        .enumerate()
+        .map(|(id, c)| (c.to_string(), json!(id)))
+        .collect();
+    vocab.insert("he".into(), json!(256));
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [
+            {"id": 257, "content": "<|im_start|>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
+            {"id": 258, "content": "<|im_end|>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
+            {"id": 259, "content": "→tool", "special": false, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
+        ],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocab, "merges": [["h", "e"]]},
+    });
+    let config = json!({
+        "chat_template": "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "eos_token": {"content": "<|im_end|>"},
+    });
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(dir.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+fn open() -> Prompter {
+    let dir = tempfile::tempdir().unwrap();
+    write_folder(dir.path());
+    Prompter::open(dir.path()).unwrap()
+}
+
+fn stream(prompter: &Prompter, tokens: &[u32]) -> Vec<String> {
+    let mut detokenizer = prompter.detokenizer();
+    let mut pieces: Vec<String> = tokens.iter().map(|&t| detokenizer.push(t)).collect();
+    pieces.push(detokenizer.finish());
+    pieces
+}
+
+#[test]
+fn conversation_renders_to_ids_with_special_tokens() {
+    let prompter = open();
+    let tokens = prompter.render(&[Message::new("user", "hé")]).unwrap();
+    assert_eq!(tokens.first(), Some(&257));
+    assert_eq!(
+        prompter.count(&[Message::new("user", "hé")]).unwrap(),
+        tokens.len()
+    );
+    assert_eq!(prompter.decode(&tokens).unwrap(), "user\nhé\nassistant\n");
+    assert_eq!(prompter.eos_token_ids(), [258]);
+}
+
+#[test]
+fn characters_split_over_tokens_come_out_whole() {
+    let prompter = open();
+    let text = "the 🙂 漢字 é→tool";
+    let tokens = prompter.encode(text).unwrap();
+    let pieces = stream(&prompter, &tokens);
+    assert!(
+        pieces
+            .iter()
+            .all(|p| !p.contains(char::REPLACEMENT_CHARACTER))
+    );
+    assert_eq!(pieces.concat(), text);
+}
+
+#[test]
+fn answer_cut_inside_a_character_ends_before_it() {
+    let prompter = open();
+    let mut tokens = prompter.encode("ok 🙂").unwrap();
+    tokens.pop();
+    assert_eq!(stream(&prompter, &tokens).concat(), "ok ");
+}
+
+#[test]
+fn no_messages_and_missing_files_are_named() {
+    assert!(matches!(open().render(&[]), Err(PromptError::NoMessages)));
+    let empty = tempfile::tempdir().unwrap();
+    let error = Prompter::open(empty.path()).err().unwrap();
+    assert!(
+        matches!(error, PromptError::Config(ConfigError::Read { ref path, .. }) if path.ends_with("tokenizer.json"))
+    );
+}
+
+#[test]
+fn engine_parts_change_with_the_template() {
+    let dir = tempfile::tempdir().unwrap();
+    write_folder(dir.path());
+    let before = Prompter::open(dir.path()).unwrap().engine_parts();
+    let path = dir.path().join("tokenizer_config.json");
+    let changed = fs::read_to_string(&path)
+        .unwrap()
+        .replace("assistant", "Assistant");
+    fs::write(&path, changed).unwrap();
+    let after = Prompter::open(dir.path()).unwrap().engine_parts();
+    assert_eq!(before.tokenizer_json, after.tokenizer_json);
+    assert_ne!(before.chat_template, after.chat_template);
+}
+
+proptest! {
+    #[test]
+    fn streamed_pieces_equal_decoding_the_whole(tokens in prop::collection::vec(0u32..262, 0..80)) {
+        thread_local!(static PROMPTER: Prompter = open());
+        PROMPTER.with(|prompter| {
+            let streamed = stream(prompter, &tokens).concat();
+            let whole = prompter.decode(&tokens).unwrap();
+            let rest = whole.strip_prefix(&streamed);
+            prop_assert!(matches!(rest, Some("" | "\u{FFFD}")), "{:?} is not the start of {:?}", streamed, whole);
+            Ok(())
+        })?;
+    }
+}
