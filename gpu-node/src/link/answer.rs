@@ -87,7 +87,7 @@ impl Answering {
                 Ok(_) => None,
             };
             if let Some(message) = failed {
-                self.cancel.set();
+                self.cancel.cancel();
                 return (End::Failed { code: FailureCode::Engine, message }, linked);
             }
             let (first, mut end) = (completion.len(), None);
@@ -103,7 +103,7 @@ impl Answering {
                 return (end, linked);
             }
             if !linked {
-                self.cancel.set();
+                self.cancel.cancel();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The node's links: one outbound WebSocket to each meter (`docs/protocol.md`, section 6).
 //!
-//! Reading order: [`serve`] is what the link needs of an engine; `socket` carries frames; `session` is one link from
+//! Reading order: [`serve`] is what the link needs of an engine, and `engine` how ours gives it; `socket` carries frames; `session` is one link from
 //! challenge to close; `answer` is one job from the engine to its signed receipt; [`terms`] decides, purely, what may be
 //! taken and what may be signed; [`outbox`] keeps signed receipts until they are acknowledged.
 //!
@@ -9,6 +9,7 @@
 mod answer;
 mod backoff;
 mod board;
+mod engine;
 pub mod outbox;
 pub mod serve;
 mod served;

@@ -1,11 +1,12 @@
 //! What the link needs of an engine, and nothing more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use wire::B256;
 use wire::node::{FailureCode, FinishReason, SamplingParams, ServedModel};
+
+pub use crate::engine::Cancel;
 
 /// Something that generates tokens for one model. Implemented by the engine, and by scripts in tests.
 pub trait Serve: Send + Sync + 'static {
@@ -26,27 +27,6 @@ pub struct ServeJob {
     pub params: SamplingParams,
     /// Set when nobody wants the rest.
     pub cancel: Cancel,
-}
-
-/// A flag that is set once and never cleared.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks for the end of the answer; the engine looks between steps.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Whether the end was asked for.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// The flag itself, for an engine that keeps its own kind of handle.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
-    }
 }
 
 /// What an engine says about one request.

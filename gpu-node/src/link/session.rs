@@ -220,7 +220,7 @@ impl Session {
             FromMeter::Cancel { request_id } => {
                 // A cancel that crosses the end of its answer finds nothing.
                 if let Some(running) = self.running.get(&request_id) {
-                    running.cancel.set();
+                    running.cancel.cancel();
                 }
                 Ok(())
             }
@@ -311,7 +311,7 @@ impl Session {
         if self.running.get(&request_id).is_some_and(|running| running.task == id)
             && let Some(running) = self.running.remove(&request_id)
         {
-            running.cancel.set();
+            running.cancel.cancel();
         }
         if died { self.fail(request_id, FailureCode::Engine, "the answer's task died".into()) } else { Ok(()) }
     }
@@ -348,7 +348,7 @@ impl Session {
             Phase::Finishing { .. } | Phase::Cancelling { .. } if idle => self.phase = Phase::Acknowledging { until: now + acks },
             Phase::Finishing { until } if now >= until => {
                 tracing::warn!(meter = self.meter, running = self.running.len(), "drain time is over: cancelling");
-                self.running.values().for_each(|running| running.cancel.set());
+                self.running.values().for_each(|running| running.cancel.cancel());
                 self.phase = Phase::Cancelling { until: now + acks };
             }
             Phase::Cancelling { until } if now >= until => return ControlFlow::Break(()),
@@ -369,7 +369,7 @@ impl Session {
         writing: JoinHandle<Result<(), LinkError>>,
     ) -> Result<(), LinkError> {
         // What runs on has nobody to run for; its tasks end when their engine does.
-        self.running.values().for_each(|running| running.cancel.set());
+        self.running.values().for_each(|running| running.cancel.cancel());
         self.tasks.detach_all();
         let goodbye = match &ended {
             Ok(()) => Some((&self.answers, CloseCode::Normal, "drained".to_owned())),

@@ -109,7 +109,7 @@ async fn a_lost_link_cancels_its_own_jobs_and_no_others() {
     drop(dying);
     lost.cancelled().await;
     kept.tokens(&[5, 6]).await;
-    assert!(!kept.job.cancel.is_set());
+    assert!(!kept.job.cancel.is_cancelled());
     kept.finish(FinishReason::Stop).await;
     let (answer, end) = living.answer().await;
     assert_eq!(answer, [5, 6]);

@@ -111,7 +111,7 @@ impl Submitted {
     }
 
     pub async fn cancelled(&self) {
-        until("cancellation", || self.job.cancel.is_set().then_some(())).await;
+        until("cancellation", || self.job.cancel.is_cancelled().then_some(())).await;
     }
 }
 
