@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LinkState {
     /// Opening, or shaking hands.
-    Connecting,
+    Connecting {
+        /// Why the last attempt or link ended.
+        after: Option<String>,
+    },
     /// Welcomed: jobs may come.
     Linked {
         /// Seconds since the epoch.
@@ -74,7 +77,8 @@ impl Board {
 impl std::fmt::Display for LinkState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Connecting => write!(f, "connecting"),
+            Self::Connecting { after: None } => write!(f, "connecting"),
+            Self::Connecting { after: Some(reason) } => write!(f, "connecting again; before: {reason}"),
             Self::Linked { fallback: false, .. } => write!(f, "linked"),
             Self::Linked { fallback: true, .. } => write!(f, "linked as fallback hardware"),
             Self::Refused { code, message, next_step } => write!(f, "refused ({code}): {message}; {next_step}"),

@@ -152,15 +152,17 @@ impl Node {
         let timings = self.limits.timings;
         let mut backoff = Backoff::new(timings.retry_first, timings.retry_most);
         let address = meter.link();
+        let mut after = None;
         while !shutdown.is_cancelled() {
-            self.board.set(&address, LinkState::Connecting);
+            self.board.set(&address, LinkState::Connecting { after: after.take() });
             let started = Instant::now();
             let ended = session::run(&self, &meter, &meters, &shutdown).await;
             let Err(error) = ended else { break };
             if started.elapsed() > timings.retry_most {
                 backoff.reset();
             }
-            let wait = self.note_loss(&address, &error, &mut backoff);
+            let (reason, wait) = self.note_loss(&address, &error, &mut backoff);
+            after = Some(reason);
             tokio::select! {
                 () = sleep(wait) => {}
                 () = shutdown.cancelled() => {}
@@ -169,21 +171,22 @@ impl Node {
         self.board.set(&address, LinkState::Closed);
     }
 
-    /// Says why the link is gone, where an operator looks; returns how long to wait.
-    fn note_loss(&self, address: &str, error: &LinkError, backoff: &mut Backoff) -> Duration {
+    /// Says why the link is gone, where an operator looks; returns that, and how long to wait.
+    fn note_loss(&self, address: &str, error: &LinkError, backoff: &mut Backoff) -> (String, Duration) {
         metrics::counter!("node_link_losses_total", "meter" => address.to_owned()).increment(1);
         if let LinkError::Refused { code, message } = error {
             let next_step = next_step(code);
             backoff.exhaust();
             tracing::error!(meter = address, code, message, next_step, "meter refused this node");
+            let reason = format!("{error}; {next_step}");
             self.board.set(address, LinkState::Refused { code: code.clone(), message: message.clone(), next_step });
-            return backoff.next((self.jitter)());
+            return (reason, backoff.next((self.jitter)()));
         }
         let wait = backoff.next((self.jitter)());
         let retry_ms = wait.as_millis() as u64;
         tracing::warn!(meter = address, reason = %error, retry_ms, "link lost");
         self.board.set(address, LinkState::Lost { reason: error.to_string(), retry_ms });
-        wait
+        (error.to_string(), wait)
     }
 
     fn hello(&self, challenge: B256) -> Result<Hello, TypedError> {

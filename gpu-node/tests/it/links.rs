@@ -32,13 +32,13 @@ async fn a_refusal_is_shown_with_the_next_step_and_tried_again() {
         link.send(rig::challenge()).await;
         assert!(matches!(link.next().await, FromNode::Hello(_)));
         link.send(FromMeter::Refused { code: "not_registered".into(), message: "key 0x12 belongs to no operator".into() }).await;
-        let next_step = rig
+        let refusal = rig
             .link_state("the refusal", |state| match state {
-                LinkState::Refused { code, next_step, .. } if code == "not_registered" => Some(next_step.clone()),
+                LinkState::Refused { .. } | LinkState::Connecting { after: Some(_) } => Some(state.to_string()),
                 _ => None,
             })
             .await;
-        assert!(next_step.contains("gpu-node register"), "{next_step}");
+        assert!(refusal.contains("gpu-node register") && refusal.contains("key 0x12 belongs to no operator"), "{refusal}");
     }
     meter.welcome().await;
 }
@@ -54,7 +54,7 @@ async fn a_meter_of_other_contracts_gets_no_signature() {
     assert!(reason.contains("settlement contract 0x0909"), "{reason}");
     let reason = rig
         .link_state("the loss", |state| match state {
-            LinkState::Lost { reason, .. } => Some(reason.clone()),
+            LinkState::Lost { reason, .. } | LinkState::Connecting { after: Some(reason) } => Some(reason.clone()),
             _ => None,
         })
         .await;
@@ -70,7 +70,7 @@ async fn a_silent_meter_is_left_and_tried_again() {
     let (_silent, _) = meter.welcome().await;
     let reason = rig
         .link_state("the loss", |state| match state {
-            LinkState::Lost { reason, .. } => Some(reason.clone()),
+            LinkState::Lost { reason, .. } | LinkState::Connecting { after: Some(reason) } => Some(reason.clone()),
             _ => None,
         })
         .await;
