@@ -87,30 +87,31 @@ fn operator_of(chain: &Chain, deployment: &Deployment, operator: &Operator) -> R
 fn write_config(facts: &Facts<'_>, operator: &Operator, admin: u16) -> Result<()> {
     let text = format!(
         r#"meters = [{meter}]
-rpc_url = {rpc_url}
-deployment = {deployment}
+keystore = {node}
+password_file = {node_password}
+state_dir = {state}
 admin_listen = "127.0.0.1:{admin}"
-state = {state}
-
-[keys]
-node_keystore = {node}
-node_password_file = {node_password}
-owner_keystore = {owner}
-owner_password_file = {owner_password}
+drain_s = 20
 
 [[models]]
 id = "{MODEL_ID}"
-folder = {model}
+path = {model}
+
+[engine]
+threads = {threads}
+
+[chain]
+rpc_url = {rpc_url}
+deployment = {deployment}
 "#,
         meter = quoted(&facts.meter_url()),
-        rpc_url = quoted(&facts.rpc_url()),
-        deployment = path(&facts.plan.deployment_file()),
-        state = path(&facts.plan.dir.join(&operator.name).join("state")),
         node = path(&operator.node.keystore),
         node_password = path(&operator.node.password_file),
-        owner = path(&operator.owner.keystore),
-        owner_password = path(&operator.owner.password_file),
+        state = path(&facts.plan.dir.join(&operator.name).join("state")),
         model = path(facts.model),
+        threads = facts.plan.node_threads,
+        rpc_url = quoted(&facts.rpc_url()),
+        deployment = path(&facts.plan.deployment_file()),
     );
     write(&operator.config, &text).map(drop)
 }
