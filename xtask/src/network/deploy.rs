@@ -68,6 +68,7 @@ pub fn ready(plan: &Plan, parts: &Parts, chain: &Chain, settler: &str, stop: &St
     let mut forge = Command::new(&parts.tools.forge);
     forge.current_dir(&parts.root).args(["script", "script/Deploy.s.sol", "--broadcast", "--slow", "--non-interactive"]);
     forge.args(["--rpc-url", chain.rpc_url(), "--unlocked", "--sender", DEV_ACCOUNT]).env("DEPLOY_CONFIG", &config);
+    forge.env("FOUNDRY_BROADCAST", plan.dir.join("broadcast")); // several networks deploy at once in tests
     command::capture(&mut forge, DEPLOY_LIMIT, stop).context("the contracts could not be deployed")?;
     let deployment = Deployment::read(&path)?;
     say(&format!("contracts deployed: vault {}, settlement {}", deployment.credits, deployment.settlement));

@@ -41,7 +41,7 @@ impl Operator {
         let nodes = pool["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_ours = |node: &&Value| node["node"].as_str().is_some_and(|address| address.eq_ignore_ascii_case(&self.node.address));
         let Some(node) = nodes.iter().find(is_ours) else { return format!("operator {}, not linked", self.id) };
-        format!("operator {}  {} active", self.id, node["active"].as_u64().unwrap_or(0))
+        format!("operator {}  {} active, {} served", self.id, node["active"]["value"], node["answers_served"]["value"])
     }
 }
 
@@ -81,7 +81,7 @@ pub fn ready(
 /// The operator that the node key belongs to; 0 when it belongs to none.
 fn operator_of(chain: &Chain, deployment: &Deployment, operator: &Operator) -> Result<u32> {
     let known = chain.call(&deployment.registry, "operatorOfNode(address)(uint32,uint40,uint40)", &[&operator.node.address])?;
-    known.first().and_then(|id| id.parse().ok()).context("operatorOfNode returned no operator id")
+    known.first().and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).context("operatorOfNode returned no operator id")
 }
 
 fn write_config(facts: &Facts<'_>, operator: &Operator, admin: u16) -> Result<()> {
