@@ -67,7 +67,9 @@ pub fn ready(
         if operator.id == 0 {
             chain.set_balance(&operator.owner.address, 10)?;
             let mut register = Command::new(&parts.binaries.gpu_node);
-            register.args(["register", "--config"]).arg(&operator.config);
+            register.args(["register", "--yes", "--config"]).arg(&operator.config);
+            register.arg("--owner-keystore").arg(&operator.owner.keystore);
+            register.arg("--owner-password-file").arg(&operator.owner.password_file);
             command::capture(&mut register, REGISTER_LIMIT, stop).with_context(|| format!("{} could not be registered", operator.name))?;
             operator.id = operator_of(chain, deployment, &operator)?;
             ensure!(operator.id != 0, "`gpu-node register` ended well, and the registry does not know the key of {}", operator.name);
