@@ -8,7 +8,6 @@ use alloy::sol_types::Eip712Domain;
 use futures_util::{SinkExt, StreamExt};
 use prompt::Prompter;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -54,7 +53,6 @@ pub struct FakeNode {
     pub address: Address,
     pub heard: Arc<Mutex<Heard>>,
     say: tokio::sync::mpsc::UnboundedSender<FromNode>,
-    task: JoinHandle<()>,
 }
 
 /// How a node presents itself and behaves.
@@ -108,7 +106,8 @@ impl FakeNode {
         let (say, words) = tokio::sync::mpsc::unbounded_channel();
         let address = plan.signer.address();
         let life = Life { plan, socket, heard: Arc::clone(&heard), sent: HashMap::new() };
-        Self { address, heard, say, task: tokio::spawn(life.run(words)) }
+        tokio::spawn(life.run(words));
+        Self { address, heard, say }
     }
 
     pub fn heard(&self) -> Heard {
@@ -122,12 +121,6 @@ impl FakeNode {
     /// Sends a frame that no script has.
     pub fn say(&self, frame: FromNode) {
         self.say.send(frame).unwrap();
-    }
-
-    /// Drops the link.
-    pub async fn vanish(self) {
-        self.task.abort();
-        let _ = self.task.await;
     }
 }
 
