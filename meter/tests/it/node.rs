@@ -10,9 +10,10 @@ use prompt::Prompter;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use wire::node::{
-    Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL, ReceiptOutcome, SUBPROTOCOL, ServedModel,
+    Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL, ReceiptOutcome, SUBPROTOCOL,
+    ServedModel,
 };
 use wire::receipt::{ServiceReceipt, tokens_hash};
 use wire::{Address, B256, Bytes, Credits, OperatorId, typed};
@@ -101,7 +102,8 @@ impl FakeNode {
     pub async fn link(network: &Network, plan: Plan) -> Self {
         let mut request = format!("ws://{}{LINK_PATH}", network.address).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-        let (socket, _) = connect_async(request).await.unwrap();
+        // The last argument sets TCP_NODELAY.
+        let (socket, _) = connect_async_with_config(request, None, true).await.unwrap();
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (say, words) = tokio::sync::mpsc::unbounded_channel();
         let address = plan.signer.address();
@@ -229,7 +231,13 @@ impl Life {
         true
     }
 
-    async fn finish(&mut self, request_id: B256, finish_reason: FinishReason, change: fn(&mut ServiceReceipt), signer: Option<PrivateKeySigner>) {
+    async fn finish(
+        &mut self,
+        request_id: B256,
+        finish_reason: FinishReason,
+        change: fn(&mut ServiceReceipt),
+        signer: Option<PrivateKeySigner>,
+    ) {
         let Some((job, tokens)) = self.sent.remove(&request_id) else { return };
         let mut receipt = true_receipt(&job, &tokens);
         change(&mut receipt);
