@@ -34,11 +34,6 @@ pub(super) fn permit(deployment: &Deployment, token: &str, owner: &str, wei: &st
     document(token, deployment.chain_id, &deployment.prlx, "Permit", &fields, &message)
 }
 
-/// A field of a message as `cast` takes it.
-pub(super) fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
 fn credits(deployment: &Deployment, name: &str, fields: &Value, message: &Value) -> Value {
     document("ParalleliXAICredits", deployment.chain_id, &deployment.credits, name, fields, message)
 }
