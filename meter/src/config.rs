@@ -502,7 +502,7 @@ mod tests {
             ("finalized = true", "finalized = true\nconfirmations = 3", "chain.confirmations"),
             ("context_tokens = 8192", "context_tokens = 1", "context_tokens is 1"),
             ("idle_timeout_ms = 30_000", "idle_timeout_ms = 0", "idle_timeout_ms"),
-            ("credits_per_million_tokens = 4_000_000_000", "credits_per_million_tokens = 18_000_000_000_000_000", "too dear"),
+            ("instance = \"meter-1\"", "instance = \"a b\"", "ledger.instance"),
             ("id = \"smollm2-135m-instruct\"", "id = \"two words\"", "no model id"),
         ];
         for (from, to, named) in cases {
@@ -510,6 +510,14 @@ mod tests {
             let error = parse(&example().replacen(from, to, 1)).check().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_context_that_costs_more_than_the_ledger_holds_is_refused() {
+        let mut model = parse(&example()).models.remove(0);
+        model.context_tokens = 2_000_000;
+        model.rates[0].credits_per_million_tokens = u64::MAX / 2;
+        assert!(matches!(model.check(), Err(ConfigError::RateTooHigh { .. })));
     }
 
     #[test]

@@ -100,8 +100,7 @@ async fn open(State(state): State<ApiState>, request: Request) -> Result<Respons
         expires_at: u64,
     }
     let cookie = state.identity.cookie().set(&session.token);
-    let reply =
-        Reply { session_token: session.token.reveal(), wallet: session.wallet, account, expires_at: session.expires_at };
+    let reply = Reply { session_token: session.token.reveal(), wallet: session.wallet, account, expires_at: session.expires_at };
     Ok(private((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(reply))))
 }
 
@@ -146,7 +145,8 @@ impl AuthorizationFields {
 }
 
 fn narrow<T: TryFrom<u64>>(param: &'static str, bits: u32, value: u64) -> Result<T, ApiError> {
-    T::try_from(value).map_err(|_| ApiError::invalid(param, "invalid_number", format!("{param} is {value}; the signed type has {bits} bits for it")))
+    T::try_from(value)
+        .map_err(|_| ApiError::invalid(param, "invalid_number", format!("{param} is {value}; the signed type has {bits} bits for it")))
 }
 
 /// Reads a whole number or its decimal string.
@@ -173,3 +173,6 @@ fn refuse_cross_site(headers: &HeaderMap) -> Result<(), AuthError> {
         Some(_) => Err(AuthError::CrossSite),
     }
 }
+
+#[cfg(test)]
+mod tests;

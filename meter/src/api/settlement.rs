@@ -22,7 +22,7 @@ pub(super) async fn countersign(State(state): State<ApiState>, request: Request)
     let (_, proposal) = body::json::<BatchProposal>(request, PROPOSAL_BYTES_MAX, &rooms.limits).await?;
     let (seq, receipts) = (proposal.seq, proposal.receipts.len());
 
-    let signed = state.ledger.countersign(proposal, &state.settler, state.settler.address(), &rooms.domain).await?;
+    let signed = state.ledger.countersign(proposal, &state.settler, &rooms.domain).await?;
 
     metrics::counter!("meter_batches_signed_total").increment(1);
     tracing::info!(%keeper, seq, receipts, "batch signed");

@@ -129,7 +129,17 @@ mod tests {
     fn the_page_holds_nothing_inline_and_no_way_from_text_to_code() {
         for asset in &ASSETS {
             let text = std::str::from_utf8(asset.bytes).unwrap();
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "<style", "style=\"", "onclick="] {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "<style",
+                "style=\"",
+                "onclick=",
+            ] {
                 assert!(!text.contains(forbidden), "{} holds {forbidden}", asset.path);
             }
         }

@@ -1,5 +1,7 @@
 //! The chain as the meter sees it: the mirror that follows it (`docs/protocol.md`, sections 3 and 8).
 
+mod countersign;
+
 use std::sync::Arc;
 
 use daemon::CancellationToken;

@@ -433,10 +433,7 @@ async fn a_key_calls_for_its_wallet_with_its_limit() {
         let made = room.identity.create_key(room.wallet.address(), " laptop ", limit).await.unwrap();
         let caller = room.identity.authenticate(&bearer(made.key.reveal())).await.unwrap();
         let facts = ApiKeyFacts { id: made.facts.id, limit };
-        assert_eq!(
-            caller,
-            Caller { wallet: room.wallet.address(), account: Some(AccountId(7)), key: Some(facts), session: false }
-        );
+        assert_eq!(caller, Caller { wallet: room.wallet.address(), account: Some(AccountId(7)), key: Some(facts), session: false });
         let listed = room.identity.list_keys(room.wallet.address()).await.unwrap();
         assert_eq!(listed, [ApiKey { name: "laptop".to_owned(), last_used_at: Some(NOW_S), ..made.facts }]);
         assert!(made.key.reveal().starts_with(&listed[0].prefix));
@@ -567,9 +564,10 @@ async fn dump(url: &str) -> String {
         for table in ["challenges", "sessions", "api_keys"] {
             let columns = sqlx::query("SELECT name FROM pragma_table_info(?1)").bind(table).fetch_all(&mut connection).await.unwrap();
             for column in columns.iter().map(|row| row.get::<String, _>(0)) {
-                let sql = format!("SELECT CASE typeof({column}) WHEN 'blob' THEN lower(hex({column})) ELSE CAST({column} AS TEXT) END FROM {table}");
-                let values: Vec<Option<String>> =
-                    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+                let sql = format!(
+                    "SELECT CASE typeof({column}) WHEN 'blob' THEN lower(hex({column})) ELSE CAST({column} AS TEXT) END FROM {table}"
+                );
+                let values: Vec<Option<String>> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
                 dump.extend(values.into_iter().flatten().map(|value| value + "\n"));
             }
         }

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use sqlx::Row;
 use wire::{Address, B256, Credits};
 
+use super::IdentityError;
 use super::keys::{ApiKey, KeyId};
 use super::secret::SecretHash;
-use super::IdentityError;
 
 /// How long an expired challenge or session, and how long a revoked key, is kept so that its caller is told what happened, seconds.
 const EXPIRED_KEPT_S: u64 = 3600;

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use wire::{Address, B256};
 
+use super::super::IdentityError;
 use super::super::keys::{ApiKey, KeyId};
 use super::super::secret::SecretHash;
-use super::super::IdentityError;
 use super::{Consumption, EXPIRED_KEPT_S, KeyRow, NewKeyRow, REVOKED_KEPT_S, SessionRow, Store, fixed, key_row, session_row, stored};
 
 const CONNECTIONS_MAX: u32 = 4;
