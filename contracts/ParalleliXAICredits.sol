@@ -15,6 +15,7 @@ import {IParalleliXAICredits} from "./interfaces/IParalleliXAICredits.sol";
 import {IParalleliXSettlement} from "./interfaces/IParalleliXSettlement.sol";
 import {BatchRows} from "./libraries/BatchRows.sol";
 import {CreditTransfer} from "./libraries/CreditTransfer.sol";
+import {DebitSlot} from "./libraries/DebitSlot.sol";
 import {Suspension} from "./libraries/Suspension.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
@@ -32,8 +33,9 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     using TypedData for SpendAuthorization;
 
     uint256 private constant BPS = 10_000;
-    /// @dev Accounts' velocity bases lie in transient storage at this slot plus the account id.
-    uint256 private constant VELOCITY_BASE_SLOT = uint256(keccak256("ParalleliXAICredits.velocityBase"));
+    /// @dev Accounts' velocity bases lie in transient storage at this slot with the account id in its 32 low, zero bits.
+    bytes32 private constant VELOCITY_BASE_SLOT =
+        keccak256("ParalleliXAICredits.velocityBase") & ~bytes32(uint256(type(uint32).max));
 
     constructor(IERC20 token_, address owner_, uint40 exitDelay_, uint40 velocityWindow_)
         CreditsState(token_, owner_, exitDelay_, velocityWindow_)
@@ -103,7 +105,8 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     /// @dev A permit that somebody relayed first fails here, and its allowance is there all the same.
     function _tryPermit(uint64 amount, uint256 permitDeadline, uint8 v, bytes32 r, bytes32 s) private {
         uint256 valueWei = CreditTransfer.toWei(amount);
-        try IERC20Permit(address(_token)).permit(msg.sender, address(this), valueWei, permitDeadline, v, r, s) {} catch {}
+        try IERC20Permit(address(_token)).permit(msg.sender, address(this), valueWei, permitDeadline, v, r, s) {}
+            catch {}
     }
 
     function _openedAccount(address owner_) private returns (uint32 id) {
@@ -149,14 +152,16 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         _requireSigned(authorization.owner, authorization.hash(), signature);
 
         uint40 deadline = authorization.validUntil + exitDelay;
-        uint64 cumulative = uint64(Math.min(uint256(account.settled) + authorization.cap, MAX_CREDITS));
-        if (_isLive(account)) _requireGrowth(account, cumulative, authorization.exposure, deadline);
+        DebitSlot slot = account.slot;
+        uint64 cumulative = uint64(Math.min(uint256(slot.settled()) + authorization.cap, MAX_CREDITS));
+        if (slot.isLive()) {
+            _requireGrowth(slot, account.authorizedCum, cumulative, authorization.exposure, deadline);
+        }
 
         account.authorizedCum = cumulative;
         account.authNonce = authorization.nonce + 1;
-        account.exposure = authorization.exposure;
-        account.settleDeadline = deadline;
-        _syncLimit(account);
+        account.slot = slot.withExposure(authorization.exposure).withDeadline(deadline)
+            .withLimit(_limit(account.netDeposited, cumulative));
 
         emit Authorized({
             account: id,
@@ -172,13 +177,13 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     function _revoke(uint32 id) private {
         Account storage account = _accounts[id];
         uint32 nonce = account.authNonce;
+        DebitSlot slot = account.slot;
+        uint64 cumulative = uint64(Math.min(account.authorizedCum, uint256(slot.settled()) + slot.exposure()));
+        uint40 deadline = uint40(Math.min(slot.settleDeadline(), block.timestamp + exitDelay));
 
-        uint64 cumulative = uint64(Math.min(account.authorizedCum, uint256(account.settled) + account.exposure));
-        uint40 deadline = uint40(Math.min(account.settleDeadline, block.timestamp + exitDelay));
         account.authorizedCum = cumulative;
         account.authNonce = nonce + 1;
-        account.settleDeadline = deadline;
-        _syncLimit(account);
+        account.slot = slot.withDeadline(deadline).withLimit(_limit(account.netDeposited, cumulative));
 
         emit Revoked(id, cumulative, deadline, nonce);
     }
@@ -187,28 +192,38 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     /// `settled` may have moved since; whoever signs two authorizations with one nonce gets either of them.
     function _isInForce(SpendAuthorization calldata authorization) private view returns (bool) {
         Account storage account = _accounts[accountOf[authorization.owner]];
-        return account.authNonce == uint256(authorization.nonce) + 1 && account.exposure == authorization.exposure
-            && account.settleDeadline == uint256(authorization.validUntil) + exitDelay;
+        return account.authNonce == uint256(authorization.nonce) + 1
+            && account.slot.exposure() == authorization.exposure
+            && account.slot.settleDeadline() == uint256(authorization.validUntil) + exitDelay;
     }
 
     /// @dev What is metered off-chain relies on a live authorization: a new one may only add to it.
-    function _requireGrowth(Account storage account, uint64 cumulative, uint48 exposure, uint40 deadline) private view {
-        require(exposure >= account.exposure, ExposureLowered(exposure, account.exposure));
-        require(deadline >= account.settleDeadline, SettleDeadlineLowered(deadline, account.settleDeadline));
-        require(cumulative >= account.authorizedCum, AuthorizedLowered(cumulative, account.authorizedCum));
+    function _requireGrowth(DebitSlot slot, uint64 current, uint64 cumulative, uint48 exposure, uint40 deadline)
+        private
+        pure
+    {
+        require(exposure >= slot.exposure(), ExposureLowered(exposure, slot.exposure()));
+        require(deadline >= slot.settleDeadline(), SettleDeadlineLowered(deadline, slot.settleDeadline()));
+        require(cumulative >= current, AuthorizedLowered(cumulative, current));
     }
 
     function _requireValidUntil(uint40 validUntil) private view {
         uint256 max = type(uint40).max - exitDelay;
         require(
-            validUntil > block.timestamp && validUntil <= max, ValidUntilOutOfRange(validUntil, block.timestamp + 1, max)
+            validUntil > block.timestamp && validUntil <= max,
+            ValidUntilOutOfRange(validUntil, block.timestamp + 1, max)
         );
     }
 
-    /// @dev Called after every change of `netDeposited` or `authorizedCum`.
+    /// @dev For changes of `netDeposited` alone.
     function _syncLimit(Account storage account) private {
-        uint64 limit = uint64(Math.min(account.netDeposited, account.authorizedCum));
-        if (limit != account.limit) account.limit = limit;
+        DebitSlot slot = account.slot;
+        uint64 limit = _limit(account.netDeposited, account.authorizedCum);
+        if (limit != slot.limit()) account.slot = slot.withLimit(limit);
+    }
+
+    function _limit(uint64 netDeposited, uint64 authorizedCum) private pure returns (uint64) {
+        return netDeposited < authorizedCum ? netDeposited : authorizedCum;
     }
 
     // Withdrawal
@@ -237,17 +252,18 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         Account storage account = _accounts[clearance.account];
         require(msg.sender == account.owner, UnauthorizedCaller(msg.sender, account.owner));
         _requireUnexpired(clearance.deadline);
+        DebitSlot slot = account.slot;
         require(
-            clearance.settled == account.settled && clearance.authNonce == account.authNonce,
-            ClearanceOutdated(clearance.settled, account.settled, clearance.authNonce, account.authNonce)
+            clearance.settled == slot.settled() && clearance.authNonce == account.authNonce,
+            ClearanceOutdated(clearance.settled, slot.settled(), clearance.authNonce, account.authNonce)
         );
         (uint40 suspendedUntil,) = IParalleliXSettlement(settlement).settlerSuspension();
         require(!Suspension.inForce(suspendedUntil), SettlerIsSuspended(suspendedUntil));
         _requireSigned(IParalleliXSettlement(settlement).settler(), clearance.hash(), signature);
 
-        if (_isLive(account)) account.settleDeadline = uint40(block.timestamp) - 1;
+        if (slot.isLive()) account.slot = slot.withDeadline(uint40(block.timestamp) - 1);
 
-        emit Closed(clearance.account, account.settled);
+        emit Closed(clearance.account, clearance.settled);
     }
 
     // Settlement
@@ -273,54 +289,70 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
             fee += groupFee;
             offset = rowsEnd;
         }
-        _head.fees += fee;
+        _fees += fee;
 
         emit BatchDebited(seq, debited, fee);
     }
 
     function _debitGroup(uint64 seq, uint32 operator, bytes calldata rows, uint256 offset, uint256 end)
         private
-        returns (uint64 total)
+        returns (uint64)
     {
-        for (; offset < end; offset += BatchRows.ROW_SIZE) {
-            (uint32 id, uint64 cumulative) = rows.row(offset);
-            (uint64 requested, uint64 applied) = _debit(id, cumulative);
+        uint256 total = 0;
+        // Offsets stay below the calldata's length, and the total below the liabilities, which fit 63 bits.
+        unchecked {
+            for (; offset < end; offset += BatchRows.ROW_SIZE) {
+                (uint256 id, uint256 cumulative) = rows.row(offset);
+                Account storage account = _accounts[id];
+                DebitSlot slot = account.slot;
+                uint256 settled = slot.settled();
+                uint256 ceiling = cumulative > settled && slot.isLive() ? _ceiling(id, slot) : 0;
+                uint256 settledAfter = cumulative < ceiling ? cumulative : ceiling;
 
-            total += applied;
-            if (applied < requested || requested == 0) emit RowShort(seq, id, operator, requested, applied);
+                if (settledAfter > settled) {
+                    account.slot = slot.withDebit(settledAfter, block.timestamp);
+                    total += settledAfter - settled;
+                    if (settledAfter == cumulative) continue;
+                }
+                _emitShort(seq, id, operator, cumulative, settled, settledAfter);
+            }
+        }
+        return uint64(total);
+    }
+
+    /// @dev How far the account may be debited in this transaction, zero when not at all: to its limit, and to one exposure
+    /// above what `settled` was when this transaction first came to it. That base is kept in transient storage: going by
+    /// the time alone, a second transaction of one block would get through, or a second row of one batch would not.
+    function _ceiling(uint256 id, DebitSlot slot) private returns (uint256) {
+        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
+        uint256 base = slot.settled();
+        // No term passes 65 bits.
+        unchecked {
+            if (slot.lastSettledAt() == block.timestamp) {
+                uint256 stored = baseSlot.tload();
+                if (stored == 0) return 0;
+                base = stored - 1;
+            } else {
+                if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) return 0;
+                baseSlot.tstore(base + 1);
+            }
+            uint256 ceiling = base + slot.exposure();
+            return ceiling < slot.limit() ? ceiling : slot.limit();
         }
     }
 
-    /// @dev Debits up to `cumulative`. Unknown accounts have no deadline ahead, so nothing is debited.
-    function _debit(uint32 id, uint64 cumulative) private returns (uint64 requested, uint64 applied) {
-        Account storage account = _accounts[id];
-        uint64 settled = account.settled;
-        if (cumulative <= settled) return (0, 0);
-        requested = cumulative - settled;
-        if (!_isLive(account)) return (requested, 0);
-        (bool open, uint256 base) = _velocityBase(id, settled, account.lastSettledAt);
-        if (!open) return (requested, 0);
+    function _emitShort(
+        uint64 seq,
+        uint256 id,
+        uint32 operator,
+        uint256 cumulative,
+        uint256 settled,
+        uint256 settledAfter
+    ) private {
+        uint256 requested = cumulative > settled ? cumulative - settled : 0;
+        uint256 applied = settledAfter > settled ? settledAfter - settled : 0;
 
-        uint256 ceiling = Math.min(account.limit, base + account.exposure);
-        uint64 settledAfter = uint64(Math.min(cumulative, ceiling));
-        if (settledAfter <= settled) return (requested, 0);
-        applied = settledAfter - settled;
-
-        account.settled = settledAfter;
-        account.lastSettledAt = uint40(block.timestamp);
-    }
-
-    /// @dev What `settled` was when this transaction first came to the account, from where one exposure is counted. Not
-    /// open when an earlier transaction debited the account within the window. The timestamp alone would let a second
-    /// transaction of the same block through, or a second row of the same batch fail.
-    function _velocityBase(uint32 id, uint64 settled, uint40 lastSettledAt) private returns (bool open, uint256 base) {
-        TransientSlot.Uint256Slot slot = bytes32(VELOCITY_BASE_SLOT + id).asUint256();
-        uint256 stored = slot.tload();
-        if (stored != 0) return (true, stored - 1);
-        if (block.timestamp < uint256(lastSettledAt) + velocityWindow) return (false, 0);
-
-        slot.tstore(uint256(settled) + 1);
-        return (true, settled);
+        emit RowShort(seq, uint32(id), operator, uint64(requested), uint64(applied));
     }
 
     function _creditOperator(uint32 id, uint64 amount) private {
@@ -384,10 +416,10 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     /// @inheritdoc IParalleliXAICredits
     function sweepFees(address to) external onlyOwner nonReentrant {
         _requirePayable(to);
-        uint64 amount = _head.fees;
+        uint64 amount = _fees;
         if (amount == 0) return;
 
-        _head.fees = 0;
+        _fees = 0;
         _head.liabilities -= amount;
 
         emit FeesSwept(to, amount);

@@ -67,6 +67,15 @@ abstract contract Base is Test {
         vault.initialize(address(settlement), address(registry), guardian);
     }
 
+    /// @dev The compiler takes `block.timestamp` to be the same within a function, which `vm.warp` breaks; this is read anew.
+    function _now() internal view returns (uint40) {
+        return uint40(vm.getBlockTimestamp());
+    }
+
+    function _skip(uint256 duration) internal {
+        vm.warp(_now() + duration);
+    }
+
     // Accounts
 
     function _deposit(address payer, uint64 amount) internal returns (uint32) {
@@ -98,10 +107,10 @@ abstract contract Base is Test {
             owner: payer,
             cap: cap,
             exposure: exposure,
-            validUntil: uint40(block.timestamp) + 30 days,
+            validUntil: _now() + 30 days,
             challenge: keccak256("session"),
             nonce: _view(vault.accountOf(payer)).authNonce,
-            signDeadline: uint40(block.timestamp) + 10 minutes
+            signDeadline: _now() + 10 minutes
         });
     }
 
@@ -129,7 +138,7 @@ abstract contract Base is Test {
     function _settle(bytes memory rows) internal {
         uint64 seq = settlement.lastSeq() + 1;
         bytes32 root = keccak256(abi.encode("root", seq));
-        uint40 deadline = uint40(block.timestamp) + 15 minutes;
+        uint40 deadline = _now() + 15 minutes;
         bytes memory signature = _signBatch(settlerKey, seq, root, rows, deadline);
         vm.prank(relayer);
         settlement.settle(seq, root, rows, deadline, signature);
@@ -179,9 +188,14 @@ abstract contract Base is Test {
         return _sign(key, _batchDigest(seq, root, rows, deadline));
     }
 
-    function _batchDigest(uint64 seq, bytes32 root, bytes memory rows, uint40 deadline) internal view returns (bytes32) {
-        bytes32 typeHash =
-            keccak256("SettlementBatch(uint64 seq,bytes32 receiptsRoot,bytes32 rowsHash,uint40 deadline)");
+    function _batchDigest(uint64 seq, bytes32 root, bytes memory rows, uint40 deadline)
+        internal
+        view
+        returns (bytes32)
+    {
+        bytes32 typeHash = keccak256(
+            "SettlementBatch(uint64 seq,bytes32 receiptsRoot,bytes32 rowsHash,uint40 deadline)"
+        );
         bytes32 structHash = keccak256(abi.encode(typeHash, seq, root, keccak256(rows), deadline));
         return _digest(settlement.DOMAIN_SEPARATOR(), structHash);
     }

@@ -34,19 +34,20 @@ contract GasTest is Base {
         }
         _settle(_batch(count, operators, 1_000));
         vault.claimMany(_range(operators));
-        vm.warp(block.timestamp + 1 days);
+        _skip(1 days);
         _settle(_batch(count, operators, 2_000));
-        vm.warp(block.timestamp + 1 days);
+        _skip(1 days);
     }
 
     function _batch(uint32 count, uint32 operators, uint64 cumulative) private pure returns (bytes memory rows) {
         uint32 share = count / operators;
         uint32 account = 1;
         for (uint32 operator = 1; operator <= operators; ++operator) {
-            rows = bytes.concat(rows, abi.encodePacked(operator, uint16(share)));
+            bytes memory group = abi.encodePacked(operator, uint16(share));
             for (uint32 i = 0; i < share; ++i) {
-                rows = bytes.concat(rows, abi.encodePacked(account++, cumulative));
+                group = bytes.concat(group, abi.encodePacked(account++, cumulative));
             }
+            rows = bytes.concat(rows, group);
         }
     }
 
@@ -61,7 +62,7 @@ contract GasTest is Base {
         _warmUp(count, operators);
         bytes memory rows = _batch(count, operators, 3_000);
         uint64 seq = settlement.lastSeq() + 1;
-        uint40 deadline = uint40(block.timestamp);
+        uint40 deadline = _now();
         bytes memory signature = _signBatch(settlerKey, seq, keccak256("root"), rows, deadline);
 
         settlement.settle(seq, keccak256("root"), rows, deadline, signature);
@@ -104,13 +105,15 @@ contract GasTest is Base {
     function test_Onboarding() public {
         _deposit(bob, 1);
         uint64 amount = 1_000_000;
-        (uint8 v, bytes32 r, bytes32 s) = _signPermit(aliceKey, alice, amount, block.timestamp);
+        (uint8 v, bytes32 r, bytes32 s) = _signPermit(aliceKey, alice, amount, _now());
         IParalleliXAICredits.SpendAuthorization memory authorization = _authorization(alice, amount, 1_000);
         bytes memory signature = _signAuthorization(aliceKey, authorization);
 
         vm.prank(alice);
-        vault.depositAndAuthorize(amount, block.timestamp, v, r, s, authorization, signature);
+        vault.depositAndAuthorize(amount, _now(), v, r, s, authorization, signature);
         uint256 gas = vm.snapshotGasLastCall("Gas", "depositAndAuthorize");
+        vm.snapshotValue("Gas", "x1", vm.lastCallGas().gasTotalUsed);
+        vm.snapshotValue("Gas", "x2", uint256(int256(vm.lastCallGas().gasRefunded)));
 
         vm.snapshotValue("Gas", "gas_onboarding", gas);
         assertLe(gas, 180_000, "gas of deposit with permit and authorization");
@@ -118,12 +121,8 @@ contract GasTest is Base {
 
     function test_Exit() public {
         uint32 account = _fund(alice, aliceKey, 1_000_000, 1_000_000, 1_000);
-        IParalleliXAICredits.ClosureClearance memory clearance = IParalleliXAICredits.ClosureClearance({
-            account: account,
-            settled: 0,
-            authNonce: 1,
-            deadline: uint40(block.timestamp)
-        });
+        IParalleliXAICredits.ClosureClearance memory clearance =
+            IParalleliXAICredits.ClosureClearance({account: account, settled: 0, authNonce: 1, deadline: _now()});
         bytes memory signature = _signClearance(settlerKey, clearance);
         bytes[] memory calls = new bytes[](2);
         calls[0] = abi.encodeCall(vault.closeWithClearance, (clearance, signature));

@@ -4,9 +4,9 @@ pragma solidity 0.8.30;
 import {Ownable, Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IParalleliXAICredits} from "../interfaces/IParalleliXAICredits.sol";
+import {DebitSlot} from "../libraries/DebitSlot.sol";
 import {Signatures} from "../libraries/Signatures.sol";
 
 /// @title CreditsState
@@ -15,14 +15,9 @@ import {Signatures} from "../libraries/Signatures.sol";
 abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     using Signatures for address;
 
-    /// @dev slot 0 is the only one that a debit touches.
     struct Account {
-        // slot 0
-        uint64 settled;
-        uint64 limit;
-        uint48 exposure;
-        uint40 lastSettledAt;
-        uint40 settleDeadline;
+        // slot 0, the only one that a debit touches
+        DebitSlot slot;
         // slot 1
         uint64 netDeposited;
         uint64 authorizedCum;
@@ -40,7 +35,6 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     /// @dev One slot.
     struct Head {
         uint64 liabilities;
-        uint64 fees;
         uint32 accountCount;
         uint40 depositsSuspendedUntil;
         uint40 depositsSuspendableFrom;
@@ -61,13 +55,15 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     /// @inheritdoc IParalleliXAICredits
     uint40 public immutable velocityWindow;
 
-    Head internal _head;
-    mapping(uint32 id => Account) internal _accounts;
-    mapping(uint32 id => Operator) internal _operators;
-    /// @inheritdoc IParalleliXAICredits
-    mapping(address owner => uint32 id) public accountOf;
+    // One slot, with what a batch reads and writes beside accounts and operators.
     /// @inheritdoc IParalleliXAICredits
     address public settlement;
+    uint64 internal _fees;
+    Head internal _head;
+    mapping(uint256 id => Account) internal _accounts;
+    mapping(uint256 id => Operator) internal _operators;
+    /// @inheritdoc IParalleliXAICredits
+    mapping(address owner => uint32 id) public accountOf;
     /// @inheritdoc IParalleliXAICredits
     address public registry;
     /// @inheritdoc IParalleliXAICredits
@@ -80,9 +76,7 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         EIP712("ParalleliXAICredits", "1")
     {
         require(address(token_) != address(0), InvalidAddress(address(0)));
-        require(
-            exitDelay_ >= 1 && exitDelay_ <= MAX_EXIT_DELAY, ParameterOutOfRange(exitDelay_, 1, MAX_EXIT_DELAY)
-        );
+        require(exitDelay_ >= 1 && exitDelay_ <= MAX_EXIT_DELAY, ParameterOutOfRange(exitDelay_, 1, MAX_EXIT_DELAY));
         require(
             velocityWindow_ >= 1 && velocityWindow_ <= MAX_VELOCITY_WINDOW,
             ParameterOutOfRange(velocityWindow_, 1, MAX_VELOCITY_WINDOW)
@@ -130,13 +124,14 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         views = new AccountView[](ids.length);
         for (uint256 i = 0; i < ids.length; ++i) {
             Account storage account = _accounts[ids[i]];
+            DebitSlot slot = account.slot;
             views[i] = AccountView({
                 owner: account.owner,
-                settled: account.settled,
-                limit: account.limit,
-                exposure: account.exposure,
-                lastSettledAt: account.lastSettledAt,
-                settleDeadline: account.settleDeadline,
+                settled: slot.settled(),
+                limit: slot.limit(),
+                exposure: slot.exposure(),
+                lastSettledAt: slot.lastSettledAt(),
+                settleDeadline: slot.settleDeadline(),
                 netDeposited: account.netDeposited,
                 authorizedCum: account.authorizedCum,
                 authNonce: account.authNonce
@@ -155,12 +150,12 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
 
     /// @inheritdoc IParalleliXAICredits
     function balance(uint32 account) external view returns (uint64) {
-        return _accounts[account].netDeposited - _accounts[account].settled;
+        return _accounts[account].netDeposited - _accounts[account].slot.settled();
     }
 
     /// @inheritdoc IParalleliXAICredits
     function locked(uint32 account) external view returns (uint64) {
-        return _locked(_accounts[account]);
+        return _accounts[account].slot.locked();
     }
 
     /// @inheritdoc IParalleliXAICredits
@@ -175,7 +170,7 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
 
     /// @inheritdoc IParalleliXAICredits
     function fees() external view returns (uint64) {
-        return _head.fees;
+        return _fees;
     }
 
     /// @inheritdoc IParalleliXAICredits
@@ -183,16 +178,9 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         return _domainSeparatorV4();
     }
 
-    function _isLive(Account storage account) internal view returns (bool) {
-        return block.timestamp <= account.settleDeadline;
-    }
-
-    function _locked(Account storage account) internal view returns (uint64) {
-        return _isLive(account) ? uint64(Math.min(account.exposure, account.limit - account.settled)) : 0;
-    }
-
     function _free(Account storage account) internal view returns (uint64) {
-        return account.netDeposited - account.settled - _locked(account);
+        DebitSlot slot = account.slot;
+        return account.netDeposited - slot.settled() - slot.locked();
     }
 
     function _existingAccount(address owner_) internal view returns (uint32 id) {

@@ -61,9 +61,8 @@ abstract contract CreditsWiring is CreditsState {
     function suspendDeposits(bool suspended) external onlyCaller(guardian) {
         Head storage head = _head;
 
-        (uint40 until, uint40 nextFrom) = suspended
-            ? Suspension.start(head.depositsSuspendableFrom)
-            : Suspension.lift(head.depositsSuspendedUntil);
+        (uint40 until, uint40 nextFrom) =
+            suspended ? Suspension.start(head.depositsSuspendableFrom) : Suspension.lift(head.depositsSuspendedUntil);
         head.depositsSuspendedUntil = until;
         head.depositsSuspendableFrom = nextFrom;
 

@@ -41,9 +41,7 @@ interface IOperatorRegistry {
     error TransferMismatch(uint256 movedWei, uint256 expectedWei);
 
     /// @notice Emitted when an operator gets its id.
-    event OperatorRegistered(
-        uint32 indexed operator, address indexed owner, address payout, bytes32 metadataHash
-    );
+    event OperatorRegistered(uint32 indexed operator, address indexed owner, address payout, bytes32 metadataHash);
     /// @notice Emitted when a node may sign for an operator.
     event NodeKeyAdded(uint32 indexed operator, address indexed key);
     /// @notice Emitted when a node may sign no longer.

@@ -35,9 +35,11 @@ library BatchRows {
     }
 
     /// @notice Reads the row at `offset`, which must lie within a group that `header` accepted.
-    function row(bytes calldata rows, uint256 offset) internal pure returns (uint32 account, uint64 cumulative) {
+    /// @return account 32 bits.
+    /// @return cumulative 64 bits.
+    function row(bytes calldata rows, uint256 offset) internal pure returns (uint256 account, uint256 cumulative) {
         uint256 word = _load(rows, offset);
-        account = uint32(word >> 224);
+        account = word >> 224;
         cumulative = uint64(word >> 160);
     }
 

@@ -13,8 +13,7 @@ library Signatures {
     function isValid(address signer, bytes32 digest, bytes calldata signature) internal view returns (bool) {
         if (isKeySignature(signer, digest, signature)) return true;
 
-        return signer.code.length != 0
-            && SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
+        return signer.code.length != 0 && SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
     }
 
     /// @notice Whether `signature` over `digest` is by `signer`'s key; contracts are not asked.

@@ -12,17 +12,11 @@ const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{path} can't be read: {source}", path = path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is {bytes} bytes long, at most {MAX_CONFIG_BYTES} are allowed", path = path.display())]
     TooLong { path: PathBuf, bytes: u64 },
     #[error("{path} is not JSON: {source}", path = path.display())]
-    Json {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Json { path: PathBuf, source: serde_json::Error },
     #[error("{path} has no chat template; add `chat_template` to it, or a chat_template.jinja beside it", path = path.display())]
     NoTemplate { path: PathBuf },
     #[error("neither generation_config.json, config.json nor tokenizer_config.json in {path} names an end-of-turn token", path = path.display())]
@@ -56,37 +50,23 @@ impl FolderConfig {
         }
         eos_token_ids.sort_unstable();
         eos_token_ids.dedup();
-        Ok(Self {
-            chat_template,
-            bos_token: token_text(&config["bos_token"]),
-            eos_token: token_text(&config["eos_token"]),
-            eos_token_ids,
-        })
+        Ok(Self { chat_template, bos_token: token_text(&config["bos_token"]), eos_token: token_text(&config["eos_token"]), eos_token_ids })
     }
 }
 
 /// Bytes of a file, refused when it is longer than `limit_bytes`.
 pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, ConfigError> {
-    let read = |source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(read)?.len();
     if bytes > limit_bytes {
-        return Err(ConfigError::TooLong {
-            path: path.to_owned(),
-            bytes,
-        });
+        return Err(ConfigError::TooLong { path: path.to_owned(), bytes });
     }
     fs::read(path).map_err(read)
 }
 
 fn read_json(path: &Path) -> Result<Value, ConfigError> {
     let bytes = read_bounded(path, MAX_CONFIG_BYTES)?;
-    serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json {
-        path: path.to_owned(),
-        source,
-    })
+    serde_json::from_slice(&bytes).map_err(|source| ConfigError::Json { path: path.to_owned(), source })
 }
 
 fn read_template_file(dir: &Path) -> Result<Option<String>, ConfigError> {
@@ -103,10 +83,7 @@ fn template_of(config: &Value) -> Option<String> {
     match &config["chat_template"] {
         Value::String(text) => Some(text.clone()),
         Value::Array(named) => {
-            let default = named
-                .iter()
-                .find(|t| t["name"] == "default")
-                .or_else(|| named.first())?;
+            let default = named.iter().find(|t| t["name"] == "default").or_else(|| named.first())?;
             default["template"].as_str().map(str::to_owned)
         }
         _ => None,
@@ -115,11 +92,7 @@ fn template_of(config: &Value) -> Option<String> {
 
 /// A special token is a string, or an object with `content`.
 fn token_text(value: &Value) -> String {
-    value
-        .as_str()
-        .or_else(|| value["content"].as_str())
-        .unwrap_or_default()
-        .to_owned()
+    value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn collect_ids(value: &Value, out: &mut Vec<u32>) {

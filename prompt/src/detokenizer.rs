@@ -22,22 +22,14 @@ enum State {
     /// Byte-level BPE (GPT-2 alphabet): tokens are bytes, and only UTF-8 has to be made whole.
     ByteLevel { tail: Vec<u8> },
     /// Any other decoder (byte fallback, metaspace): decode with a little context, as Hugging Face does.
-    Generic {
-        ids: Vec<u32>,
-        context: usize,
-        shown: String,
-    },
+    Generic { ids: Vec<u32>, context: usize, shown: String },
 }
 
 impl Detokenizer {
     pub(crate) fn new(tokenizer: Arc<Tokenizer>) -> Self {
         let state = match tokenizer.get_decoder() {
             Some(DecoderWrapper::ByteLevel(_)) => State::ByteLevel { tail: Vec::new() },
-            _ => State::Generic {
-                ids: Vec::new(),
-                context: 0,
-                shown: String::new(),
-            },
+            _ => State::Generic { ids: Vec::new(), context: 0, shown: String::new() },
         };
         Self { tokenizer, state }
     }
@@ -47,11 +39,7 @@ impl Detokenizer {
         let Some(text) = self.tokenizer.id_to_token(token) else {
             return String::new();
         };
-        if self
-            .tokenizer
-            .get_added_vocabulary()
-            .is_special_token(&text)
-        {
+        if self.tokenizer.get_added_vocabulary().is_special_token(&text) {
             return String::new();
         }
         match &mut self.state {
@@ -59,11 +47,7 @@ impl Detokenizer {
                 tail.extend(token_bytes(&text));
                 take_whole_characters(tail)
             }
-            State::Generic {
-                ids,
-                context,
-                shown,
-            } => {
+            State::Generic { ids, context, shown } => {
                 ids.push(token);
                 push_generic(&self.tokenizer, ids, context, shown)
             }
@@ -81,8 +65,7 @@ impl Detokenizer {
                 let text = self.tokenizer.decode(ids, true).unwrap_or_default();
                 ids.clear();
                 let rest = text.strip_prefix(shown.as_str()).unwrap_or_default();
-                rest.trim_end_matches(char::REPLACEMENT_CHARACTER)
-                    .to_owned()
+                rest.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned()
             }
         }
     }
@@ -91,10 +74,7 @@ impl Detokenizer {
 /// Bytes of a token as Hugging Face's ByteLevel decoder sees them: a token with a character outside the byte alphabet
 /// (an added token) stands for its own UTF-8.
 fn token_bytes(text: &str) -> Vec<u8> {
-    text.chars()
-        .map(byte_of)
-        .collect::<Option<Vec<u8>>>()
-        .unwrap_or_else(|| text.as_bytes().to_vec())
+    text.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| text.as_bytes().to_vec())
 }
 
 /// Inverse of GPT-2's byte alphabet: printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 on.
@@ -118,8 +98,7 @@ fn take_whole_characters(tail: &mut Vec<u8>) -> String {
         used += chunk.valid().len();
         let rest = chunk.invalid();
         let at_end = used + rest.len() == tail.len();
-        let unfinished =
-            at_end && matches!(std::str::from_utf8(rest), Err(e) if e.error_len().is_none());
+        let unfinished = at_end && matches!(std::str::from_utf8(rest), Err(e) if e.error_len().is_none());
         if rest.is_empty() || unfinished {
             break;
         }
@@ -131,15 +110,9 @@ fn take_whole_characters(tail: &mut Vec<u8>) -> String {
 }
 
 /// Decodes the held tokens together; what is new beyond `shown` is emitted when it ends in a whole character.
-fn push_generic(
-    tokenizer: &Tokenizer,
-    ids: &mut Vec<u32>,
-    context: &mut usize,
-    shown: &mut String,
-) -> String {
+fn push_generic(tokenizer: &Tokenizer, ids: &mut Vec<u32>, context: &mut usize, shown: &mut String) -> String {
     let text = tokenizer.decode(ids, true).unwrap_or_default();
-    let unfinished =
-        text.ends_with(char::REPLACEMENT_CHARACTER) && ids.len() - *context < MAX_HELD_TOKENS;
+    let unfinished = text.ends_with(char::REPLACEMENT_CHARACTER) && ids.len() - *context < MAX_HELD_TOKENS;
     if unfinished {
         return String::new();
     }
@@ -163,10 +136,7 @@ mod tests {
         let mut seen = [false; 256];
         let chars = (0..0x144).filter_map(char::from_u32).filter_map(byte_of);
         for byte in chars {
-            assert!(
-                !std::mem::replace(&mut seen[usize::from(byte)], true),
-                "byte {byte} twice"
-            );
+            assert!(!std::mem::replace(&mut seen[usize::from(byte)], true), "byte {byte} twice");
         }
         assert!(seen.iter().all(|s| *s));
     }

@@ -51,15 +51,10 @@ impl Prompter {
     pub fn open(dir: &Path) -> Result<Self, PromptError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| PromptError::Tokenizer {
-            path,
-            reason: e.to_string(),
-        })?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| PromptError::Tokenizer { path, reason: e.to_string() })?;
         // A folder may ask for cut or padded inputs (made for training); a prompt is neither.
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| PromptError::Encode(e.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|e| PromptError::Encode(e.to_string()))?;
 
         let config = FolderConfig::read(dir)?;
         let mut eos_token_ids = config.eos_token_ids.clone();
@@ -67,24 +62,12 @@ impl Prompter {
             eos_token_ids.extend(tokenizer.token_to_id(&config.eos_token));
         }
         if eos_token_ids.is_empty() {
-            return Err(ConfigError::NoEos {
-                path: dir.to_owned(),
-            }
-            .into());
+            return Err(ConfigError::NoEos { path: dir.to_owned() }.into());
         }
 
-        let template =
-            ChatTemplate::new(&config.chat_template, &config.bos_token, &config.eos_token)?;
-        let parts = EngineParts {
-            tokenizer_json: keccak256(&bytes),
-            chat_template: keccak256(template.source().as_bytes()),
-        };
-        Ok(Self {
-            tokenizer: Arc::new(tokenizer),
-            template: Arc::new(template),
-            eos_token_ids: eos_token_ids.into(),
-            parts,
-        })
+        let template = ChatTemplate::new(&config.chat_template, &config.bos_token, &config.eos_token)?;
+        let parts = EngineParts { tokenizer_json: keccak256(&bytes), chat_template: keccak256(template.source().as_bytes()) };
+        Ok(Self { tokenizer: Arc::new(tokenizer), template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
     }
 
     /// Prompt token ids for a conversation, ending where the answer begins.
@@ -98,10 +81,7 @@ impl Prompter {
     /// Token ids of plain text, with no template and no added tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
         // No special tokens are added: the template writes those that the model wants.
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| PromptError::Encode(e.to_string()))?;
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| PromptError::Encode(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -112,9 +92,7 @@ impl Prompter {
 
     /// Text of a whole sequence, special tokens skipped, as Hugging Face's `decode` gives it.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, PromptError> {
-        self.tokenizer
-            .decode(tokens, true)
-            .map_err(|e| PromptError::Encode(e.to_string()))
+        self.tokenizer.decode(tokens, true).map_err(|e| PromptError::Encode(e.to_string()))
     }
 
     /// A new detokeniser for one answer.

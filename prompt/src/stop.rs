@@ -15,9 +15,7 @@ pub enum StopError {
     TooMany { count: usize },
     #[error("stop string {index} is empty; remove it, or name the text to stop at")]
     Empty { index: usize },
-    #[error(
-        "stop string {index} is {bytes} bytes long, at most {MAX_STOP_BYTES} are allowed; shorten it"
-    )]
+    #[error("stop string {index} is {bytes} bytes long, at most {MAX_STOP_BYTES} are allowed; shorten it")]
     TooLong { index: usize, bytes: usize },
 }
 
@@ -49,32 +47,19 @@ impl StopMatcher {
                 return Err(StopError::Empty { index });
             }
             if stop.len() > MAX_STOP_BYTES {
-                return Err(StopError::TooLong {
-                    index,
-                    bytes: stop.len(),
-                });
+                return Err(StopError::TooLong { index, bytes: stop.len() });
             }
         }
-        Ok(Self {
-            stops,
-            held: String::new(),
-            stopped: false,
-        })
+        Ok(Self { stops, held: String::new(), stopped: false })
     }
 
     /// Takes the next piece of the answer. After a stop nothing more is emitted.
     pub fn push(&mut self, piece: &str) -> StopOutcome {
         if self.stopped {
-            return StopOutcome {
-                emit: String::new(),
-                stopped: true,
-            };
+            return StopOutcome { emit: String::new(), stopped: true };
         }
         if self.stops.is_empty() {
-            return StopOutcome {
-                emit: piece.to_owned(),
-                stopped: false,
-            };
+            return StopOutcome { emit: piece.to_owned(), stopped: false };
         }
 
         let seen = self.held.len();
@@ -83,19 +68,13 @@ impl StopMatcher {
             if let Some(start) = self.match_ending_at(end) {
                 self.stopped = true;
                 self.held.truncate(start);
-                return StopOutcome {
-                    emit: std::mem::take(&mut self.held),
-                    stopped: true,
-                };
+                return StopOutcome { emit: std::mem::take(&mut self.held), stopped: true };
             }
         }
 
         let keep = self.partial_match_bytes();
         let rest = self.held.split_off(self.held.len() - keep);
-        StopOutcome {
-            emit: std::mem::replace(&mut self.held, rest),
-            stopped: false,
-        }
+        StopOutcome { emit: std::mem::replace(&mut self.held, rest), stopped: false }
     }
 
     /// The answer ended without a stop string: what was held back is part of it.
@@ -111,11 +90,7 @@ impl StopMatcher {
     /// Start of the longest stop string whose last byte is just before `end`.
     fn match_ending_at(&self, end: usize) -> Option<usize> {
         let text = self.held.as_bytes().get(..end)?;
-        self.stops
-            .iter()
-            .filter(|stop| text.ends_with(stop.as_bytes()))
-            .map(|stop| end - stop.len())
-            .min()
+        self.stops.iter().filter(|stop| text.ends_with(stop.as_bytes())).map(|stop| end - stop.len()).min()
     }
 
     /// Length of the longest end of the held text that is the beginning of a stop string.
@@ -123,10 +98,7 @@ impl StopMatcher {
         let text = self.held.as_bytes();
         let longest = |stop: &String| {
             let most = text.len().min(stop.len() - 1);
-            (1..=most)
-                .rev()
-                .find(|&n| text.ends_with(&stop.as_bytes()[..n]))
-                .unwrap_or(0)
+            (1..=most).rev().find(|&n| text.ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
         };
         self.stops.iter().map(longest).max().unwrap_or(0)
     }
@@ -138,8 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn stream(stops: &[&str], pieces: &[&str]) -> (String, bool) {
-        let mut matcher =
-            StopMatcher::new(stops.iter().map(|s| (*s).to_owned()).collect()).unwrap();
+        let mut matcher = StopMatcher::new(stops.iter().map(|s| (*s).to_owned()).collect()).unwrap();
         let mut text = String::new();
         for piece in pieces {
             text.push_str(&matcher.push(piece).emit);
@@ -153,27 +124,18 @@ mod tests {
 
     #[test]
     fn stop_over_piece_boundaries_cuts_before_its_first_byte() {
-        assert_eq!(
-            stream(&["END"], &["ab E", "N", "D tail"]),
-            ("ab ".to_owned(), true)
-        );
+        assert_eq!(stream(&["END"], &["ab E", "N", "D tail"]), ("ab ".to_owned(), true));
     }
 
     #[test]
     fn partial_match_that_fails_is_emitted() {
-        assert_eq!(
-            stream(&["END"], &["E", "NE", "NX"]),
-            ("ENENX".to_owned(), false)
-        );
+        assert_eq!(stream(&["END"], &["E", "NE", "NX"]), ("ENENX".to_owned(), false));
     }
 
     #[test]
     fn match_that_completes_first_wins_however_the_text_is_cut() {
         assert_eq!(stream(&["abcd", "bc"], &["abcd"]), ("a".to_owned(), true));
-        assert_eq!(
-            stream(&["abcd", "bc"], &["ab", "cd"]),
-            ("a".to_owned(), true)
-        );
+        assert_eq!(stream(&["abcd", "bc"], &["ab", "cd"]), ("a".to_owned(), true));
     }
 
     #[test]
@@ -183,30 +145,15 @@ mod tests {
 
     #[test]
     fn unusable_stop_strings_are_refused() {
-        assert_eq!(
-            StopMatcher::new(vec![String::new()]).unwrap_err(),
-            StopError::Empty { index: 0 }
-        );
-        assert_eq!(
-            StopMatcher::new(vec!["x".repeat(300)]).unwrap_err(),
-            StopError::TooLong {
-                index: 0,
-                bytes: 300
-            }
-        );
-        assert_eq!(
-            StopMatcher::new(vec!["x".to_owned(); 10_000]).unwrap_err(),
-            StopError::TooMany { count: 10_000 }
-        );
+        assert_eq!(StopMatcher::new(vec![String::new()]).unwrap_err(), StopError::Empty { index: 0 });
+        assert_eq!(StopMatcher::new(vec!["x".repeat(300)]).unwrap_err(), StopError::TooLong { index: 0, bytes: 300 });
+        assert_eq!(StopMatcher::new(vec!["x".to_owned(); 10_000]).unwrap_err(), StopError::TooMany { count: 10_000 });
     }
 
     /// The rule, written without streaming: the first end at which any stop completes, and its earliest start.
     fn reference(text: &str, stops: &[String]) -> (String, bool) {
         for end in 1..=text.len() {
-            let start = stops
-                .iter()
-                .filter(|s| text.as_bytes()[..end].ends_with(s.as_bytes()))
-                .map(|s| end - s.len());
+            let start = stops.iter().filter(|s| text.as_bytes()[..end].ends_with(s.as_bytes())).map(|s| end - s.len());
             if let Some(start) = start.min() {
                 return (text[..start].to_owned(), true);
             }

@@ -28,10 +28,7 @@ pub struct Message {
 
 impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
+        Self { role: role.into(), content: content.into() }
     }
 }
 
@@ -44,9 +41,7 @@ pub enum TemplateError {
     Syntax(String),
     #[error("the model's chat template refuses these messages: {0}")]
     Refused(String),
-    #[error(
-        "chat template needs more than {fuel} steps or {MAX_DEPTH} levels; it loops, or there are too many messages"
-    )]
+    #[error("chat template needs more than {fuel} steps or {MAX_DEPTH} levels; it loops, or there are too many messages")]
     Bound { fuel: u64 },
     #[error("chat template writes more than {limit} bytes")]
     OutputTooLong { limit: usize },
@@ -65,39 +60,23 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, TemplateError> {
         if source.len() > MAX_TEMPLATE_BYTES {
-            return Err(TemplateError::TooLong {
-                bytes: source.len(),
-            });
+            return Err(TemplateError::TooLong { bytes: source.len() });
         }
         let mut environment = Environment::new();
         // Hugging Face's Jinja settings.
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|e| TemplateError::Syntax(e.to_string()))?;
+        let syntax =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| TemplateError::Syntax(e.to_string()))?;
         environment.set_syntax(syntax);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_recursion_limit(MAX_DEPTH);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<String, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
-            },
-        );
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
+        });
         // Deliberately absent: strftime_now. Meter and node must render the same bytes at any time; templates that ask
         // for the date test whether the function exists and print a fixed one otherwise.
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|e| TemplateError::Syntax(e.to_string()))?;
-        Ok(Self {
-            environment,
-            source: source.to_owned(),
-            bos_token: bos_token.to_owned(),
-            eos_token: eos_token.to_owned(),
-        })
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| TemplateError::Syntax(e.to_string()))?;
+        Ok(Self { environment, source: source.to_owned(), bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
     }
 
     /// The template's text as the model's folder has it.
@@ -107,19 +86,14 @@ impl ChatTemplate {
 
     /// Prompt text for the messages, ending where the assistant's answer begins.
     pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
-        let content_bytes: usize = messages
-            .iter()
-            .map(|m| m.content.len() + m.role.len())
-            .sum();
+        let content_bytes: usize = messages.iter().map(|m| m.content.len() + m.role.len()).sum();
         let fuel = FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64;
         // A template may print a message twice (a tool list, a repeated system prompt), hence the factor.
         let limit = MAX_ADDED_BYTES + 2 * content_bytes;
 
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
-        let template = environment
-            .get_template(NAME)
-            .map_err(|e| TemplateError::Render(e.to_string()))?;
+        let template = environment.get_template(NAME).map_err(|e| TemplateError::Render(e.to_string()))?;
         let values = context! {
             messages => messages.iter().map(as_value).collect::<Vec<_>>(),
             add_generation_prompt => true,
@@ -128,11 +102,7 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let mut out = BoundedText {
-            bytes: Vec::new(),
-            limit,
-            overrun: false,
-        };
+        let mut out = BoundedText { bytes: Vec::new(), limit, overrun: false };
         let rendered = template.render_captured_to(values, &mut out).map(drop);
         if out.overrun {
             return Err(TemplateError::OutputTooLong { limit });
@@ -143,10 +113,7 @@ impl ChatTemplate {
 }
 
 fn as_value(message: &Message) -> Value {
-    Value::from(BTreeMap::from([
-        ("role", Value::from(&*message.role)),
-        ("content", Value::from(&*message.content)),
-    ]))
+    Value::from(BTreeMap::from([("role", Value::from(&*message.role)), ("content", Value::from(&*message.content))]))
 }
 
 /// Marks errors that the template itself raised.
@@ -201,51 +168,32 @@ mod tests {
     #[test]
     fn python_style_template_renders_as_hugging_face_does() {
         let source = "{% for m in messages %}\n{{ bos_token + m['role'].strip().upper() + ':' + m.content.split('x')[0] }}\n{% endfor %}\n{% if add_generation_prompt %}A:{% endif %}";
-        let text = render(
-            source,
-            &[Message::new(" user ", "1x2"), Message::new("tool", "é")],
-        )
-        .unwrap();
+        let text = render(source, &[Message::new(" user ", "1x2"), Message::new("tool", "é")]).unwrap();
         assert_eq!(text, "<s>USER:1\n<s>TOOL:é\nA:");
     }
 
     #[test]
     fn endless_template_is_an_error() {
-        let loops =
-            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
-        assert!(matches!(
-            render(loops, &[]),
-            Err(TemplateError::Bound { .. })
-        ));
+        let loops = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        assert!(matches!(render(loops, &[]), Err(TemplateError::Bound { .. })));
         let recursion = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
-        assert!(matches!(
-            render(recursion, &[]),
-            Err(TemplateError::Bound { .. })
-        ));
+        assert!(matches!(render(recursion, &[]), Err(TemplateError::Bound { .. })));
     }
 
     #[test]
     fn output_beyond_its_bound_is_an_error() {
         let source = "{% for a in range(3000) %}{{ 'x' * 1000 }}{% endfor %}";
-        assert!(matches!(
-            render(source, &[]),
-            Err(TemplateError::OutputTooLong { .. })
-        ));
+        assert!(matches!(render(source, &[]), Err(TemplateError::OutputTooLong { .. })));
     }
 
     #[test]
     fn refusal_of_the_template_names_its_reason() {
         let error = render("{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
-        assert!(
-            matches!(error, TemplateError::Refused(reason) if reason == "roles must alternate")
-        );
+        assert!(matches!(error, TemplateError::Refused(reason) if reason == "roles must alternate"));
     }
 
     #[test]
     fn broken_template_is_refused_when_opened() {
-        assert!(matches!(
-            ChatTemplate::new("{% for %}", "", ""),
-            Err(TemplateError::Syntax(_))
-        ));
+        assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Syntax(_))));
     }
 }

@@ -25,11 +25,7 @@ fn byte_alphabet() -> Vec<char> {
 
 /// A byte-level tokenizer with one merge, so that characters beyond ASCII are always split over tokens.
 fn write_folder(dir: &Path) {
-    let mut vocab: serde_json::Map<String, Value> = byte_alphabet()
-        .iter()
-        .enumerate()
-        .map(|(id, c)| (c.to_string(), json!(id)))
-        .collect();
+    let mut vocab: serde_json::Map<String, Value> = byte_alphabet().iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     vocab.insert("he".into(), json!(256));
     let tokenizer = json!({
         "version": "1.0",
@@ -68,10 +64,7 @@ fn conversation_renders_to_ids_with_special_tokens() {
     let prompter = open();
     let tokens = prompter.render(&[Message::new("user", "hé")]).unwrap();
     assert_eq!(tokens.first(), Some(&257));
-    assert_eq!(
-        prompter.count(&[Message::new("user", "hé")]).unwrap(),
-        tokens.len()
-    );
+    assert_eq!(prompter.count(&[Message::new("user", "hé")]).unwrap(), tokens.len());
     assert_eq!(prompter.decode(&tokens).unwrap(), "user\nhé\nassistant\n");
     assert_eq!(prompter.eos_token_ids(), [258]);
 }
@@ -82,11 +75,7 @@ fn characters_split_over_tokens_come_out_whole() {
     let text = "the 🙂 漢字 é→tool";
     let tokens = prompter.encode(text).unwrap();
     let pieces = stream(&prompter, &tokens);
-    assert!(
-        pieces
-            .iter()
-            .all(|p| !p.contains(char::REPLACEMENT_CHARACTER))
-    );
+    assert!(pieces.iter().all(|p| !p.contains(char::REPLACEMENT_CHARACTER)));
     assert_eq!(pieces.concat(), text);
 }
 
@@ -103,9 +92,7 @@ fn no_messages_and_missing_files_are_named() {
     assert!(matches!(open().render(&[]), Err(PromptError::NoMessages)));
     let empty = tempfile::tempdir().unwrap();
     let error = Prompter::open(empty.path()).err().unwrap();
-    assert!(
-        matches!(error, PromptError::Config(ConfigError::Read { ref path, .. }) if path.ends_with("tokenizer.json"))
-    );
+    assert!(matches!(error, PromptError::Config(ConfigError::Read { ref path, .. }) if path.ends_with("tokenizer.json")));
 }
 
 #[test]
@@ -114,9 +101,7 @@ fn engine_parts_change_with_the_template() {
     write_folder(dir.path());
     let before = Prompter::open(dir.path()).unwrap().engine_parts();
     let path = dir.path().join("tokenizer_config.json");
-    let changed = fs::read_to_string(&path)
-        .unwrap()
-        .replace("assistant", "Assistant");
+    let changed = fs::read_to_string(&path).unwrap().replace("assistant", "Assistant");
     fs::write(&path, changed).unwrap();
     let after = Prompter::open(dir.path()).unwrap().engine_parts();
     assert_eq!(before.tokenizer_json, after.tokenizer_json);

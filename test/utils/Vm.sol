@@ -9,10 +9,19 @@ interface Vm {
         address emitter;
     }
 
+    struct Gas {
+        uint64 gasLimit;
+        uint64 gasTotalUsed;
+        uint64 gasMemoryUsed;
+        int64 gasRefunded;
+        uint64 gasRemaining;
+    }
+
     function addr(uint256 key) external pure returns (address);
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function label(address account, string calldata name) external;
     function warp(uint256 timestamp) external;
+    function getBlockTimestamp() external view returns (uint256);
     function roll(uint256 number) external;
     function chainId(uint256 id) external;
     function prank(address sender) external;
@@ -28,6 +37,7 @@ interface Vm {
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
+    function lastCallGas() external view returns (Gas memory);
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
 
     function readFile(string calldata path) external view returns (string memory);
@@ -51,6 +61,8 @@ interface Vm {
     function toString(uint256 value) external pure returns (string memory);
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
+    function exists(string calldata path) external view returns (bool);
+    function readCallers() external returns (uint8 mode, address sender, address origin);
     function startBroadcast() external;
     function stopBroadcast() external;
 }

@@ -1,0 +1,164 @@
+//! The Llama-family forward pass over a back end: any mixture of rows in, hidden states and chosen logits out.
+
+use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
+use crate::model::{LlamaConfig, ModelFolder, WeightsError};
+
+/// Why a model was not loaded into a back end.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+struct Layer<B: Backend> {
+    attention_norm: B::Vector,
+    q: B::Matrix,
+    k: B::Matrix,
+    v: B::Matrix,
+    o: B::Matrix,
+    ffn_norm: B::Vector,
+    gate: B::Matrix,
+    up: B::Matrix,
+    down: B::Matrix,
+}
+
+/// Activations of one step, made once with room for the largest.
+struct Scratch<B: Backend> {
+    residual: B::Tensor,
+    normed: B::Tensor,
+    q: B::Tensor,
+    k: B::Tensor,
+    v: B::Tensor,
+    attended: B::Tensor,
+    gated: B::Tensor,
+    chosen: B::Tensor,
+    logits: B::Tensor,
+}
+
+/// A model on a back end.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    config: LlamaConfig,
+    embedding: B::Matrix,
+    layers: Vec<Layer<B>>,
+    final_norm: B::Vector,
+    /// `None`: the embedding table is the output matrix.
+    lm_head: Option<B::Matrix>,
+    rope: B::Rope,
+    scratch: Scratch<B>,
+    max_rows: usize,
+}
+
+/// What a step computed, in host memory.
+#[derive(Debug, Default)]
+pub struct StepOutput {
+    /// Final-norm hidden states `[rows × dim]`.
+    pub hidden: Vec<f32>,
+    /// Logits `[chosen rows × vocabulary]`.
+    pub logits: Vec<f32>,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Takes every tensor from the folder, each checked against the configuration.
+    pub fn load(folder: &ModelFolder, backend: B, context_tokens: usize, max_rows: usize) -> Result<Self, LoadError> {
+        let config = folder.config.clone();
+        let (dim, hidden, q_dim, kv_dim) = (config.dim, config.hidden_dim, config.q_dim(), config.kv_dim());
+        let matrix = |name: &str, rows: usize, columns: usize| -> Result<B::Matrix, LoadError> {
+            Ok(backend.matrix(&folder.weights.tensor(name, &[rows, columns])?)?)
+        };
+        let vector = |name: &str| -> Result<B::Vector, LoadError> { Ok(backend.vector(&folder.weights.tensor(name, &[dim])?)?) };
+
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for index in 0..config.n_layers {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            layers.push(Layer {
+                attention_norm: vector(&name("input_layernorm"))?,
+                q: matrix(&name("self_attn.q_proj"), q_dim, dim)?,
+                k: matrix(&name("self_attn.k_proj"), kv_dim, dim)?,
+                v: matrix(&name("self_attn.v_proj"), kv_dim, dim)?,
+                o: matrix(&name("self_attn.o_proj"), dim, q_dim)?,
+                ffn_norm: vector(&name("post_attention_layernorm"))?,
+                gate: matrix(&name("mlp.gate_proj"), hidden, dim)?,
+                up: matrix(&name("mlp.up_proj"), hidden, dim)?,
+                down: matrix(&name("mlp.down_proj"), dim, hidden)?,
+            });
+        }
+        let embedding = matrix("model.embed_tokens.weight", config.vocab_size, dim)?;
+        let final_norm = vector("model.norm.weight")?;
+        let lm_head = if config.tied_embeddings { None } else { Some(matrix("lm_head.weight", config.vocab_size, dim)?) };
+
+        let scratch = Scratch {
+            residual: backend.tensor(max_rows, dim)?,
+            normed: backend.tensor(max_rows, dim)?,
+            q: backend.tensor(max_rows, q_dim)?,
+            k: backend.tensor(max_rows, kv_dim)?,
+            v: backend.tensor(max_rows, kv_dim)?,
+            attended: backend.tensor(max_rows, q_dim)?,
+            gated: backend.tensor(max_rows, hidden)?,
+            chosen: backend.tensor(max_rows, dim)?,
+            logits: backend.tensor(0, config.vocab_size)?,
+        };
+        let rope = backend.rope(config.rope_theta, config.head_dim, context_tokens)?;
+        Ok(Self { backend, config, embedding, layers, final_norm, lm_head, rope, scratch, max_rows })
+    }
+
+    /// An empty cache for so many tokens.
+    pub fn cache(&self, tokens: usize) -> Result<B::Cache, BackendError> {
+        self.backend.cache(self.cache_shape(), tokens)
+    }
+
+    /// Bytes that such a cache takes.
+    pub fn cache_bytes(&self, tokens: usize) -> usize {
+        self.backend.cache_bytes(self.cache_shape(), tokens)
+    }
+
+    pub fn dim(&self) -> usize {
+        self.config.dim
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// Most rows that one step may have.
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// Computes `rows[i]` for `tokens[i]` and logits for the rows in `chosen`. Rows of one cache stand in ascending
+    /// positions without gaps, following what the cache holds; tokens are inside the vocabulary.
+    pub fn step(&mut self, rows: &[Row], tokens: &[u32], caches: &mut [&mut B::Cache], chosen: &[usize], out: &mut StepOutput) {
+        let Self { backend, config, scratch: s, .. } = self;
+        let shape = AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim };
+        let eps = config.norm_eps;
+
+        backend.embed(&self.embedding, tokens, &mut s.residual);
+        for (index, layer) in self.layers.iter().enumerate() {
+            backend.norm(&s.residual, &layer.attention_norm, eps, &mut s.normed);
+            backend.project(&s.normed, &mut [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)]);
+            let qkv = Projections { q: &mut s.q, k: &mut s.k, v: &s.v };
+            backend.attend(shape, index, rows, &self.rope, qkv, caches, &mut s.attended);
+            backend.project_add(&layer.o, &s.attended, &mut s.residual);
+
+            backend.norm(&s.residual, &layer.ffn_norm, eps, &mut s.normed);
+            backend.project_gated(&layer.gate, &layer.up, &s.normed, &mut s.gated);
+            backend.project_add(&layer.down, &s.gated, &mut s.residual);
+        }
+        backend.norm(&s.residual, &self.final_norm, eps, &mut s.normed);
+        backend.read(&s.normed, &mut out.hidden);
+
+        out.logits.clear();
+        if !chosen.is_empty() {
+            backend.gather(&s.normed, chosen, &mut s.chosen);
+            let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+            backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
+            backend.read(&s.logits, &mut out.logits);
+        }
+    }
+
+    fn cache_shape(&self) -> CacheShape {
+        CacheShape { layers: self.config.n_layers, kv_heads: self.config.n_kv_heads, head_dim: self.config.head_dim }
+    }
+}

@@ -1,0 +1,15 @@
+//! Models as they lie on disk: Hugging Face folders, memory-mapped; GGUF files, imported into such folders.
+
+mod config;
+mod digest;
+mod folder;
+pub mod gguf;
+pub mod import;
+mod manifest;
+mod weights;
+
+pub use config::LlamaConfig;
+pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
+pub use folder::{ModelError, ModelFolder};
+pub use manifest::{MANIFEST_FILE, Manifest, ManifestError};
+pub use weights::{DType, WeightTensor, Weights, WeightsError};

@@ -1,0 +1,38 @@
+//! The operator's command line, one file per subcommand.
+
+pub mod bench;
+mod chain;
+pub mod doctor;
+mod exit;
+pub mod generate;
+pub mod init;
+pub mod key;
+mod machine;
+pub mod model;
+mod progress;
+pub mod register;
+pub mod run;
+pub mod status;
+
+use std::future::Future;
+use std::path::PathBuf;
+
+pub use exit::Problem;
+
+/// Which config file.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigFlag {
+    /// Config file, made by `gpu-node init`
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Runs a command's asynchronous part. The engine computes on threads of its own, so two are plenty here.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    daemon::install_tls();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(future);
+    // A model that is still being loaded when the operator says stop is not waited for.
+    runtime.shutdown_background();
+    result
+}

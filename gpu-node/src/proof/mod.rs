@@ -1,0 +1,120 @@
+//! Proof windows: digests of final-norm hidden states under a Merkle root (protocol.md section 5).
+
+use alloy::primitives::{B256, Keccak256, keccak256};
+
+/// Positions of a prompt under one leaf.
+pub const PROMPT_WINDOW: usize = 256;
+/// Positions of a completion under one leaf.
+pub const COMPLETION_WINDOW: usize = 32;
+
+/// One leaf before hashing; served when the root is challenged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub index: u32,
+    pub first_position: u32,
+    pub count: u32,
+    /// keccak256 of the little-endian f32 hidden states of the positions, in order.
+    pub digest: B256,
+}
+
+impl Window {
+    /// `keccak256(keccak256(index ‖ first_position ‖ count ‖ digest))`, numbers as 4 bytes little-endian.
+    pub fn leaf(&self) -> B256 {
+        let mut bytes = Vec::with_capacity(44);
+        for number in [self.index, self.first_position, self.count] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(self.digest);
+        keccak256(keccak256(bytes))
+    }
+}
+
+/// Takes the hidden states of a sequence position by position.
+#[derive(Clone)]
+pub struct ProofBuilder {
+    prompt_tokens: usize,
+    position: usize,
+    window_start: usize,
+    hasher: Keccak256,
+    bytes: Vec<u8>,
+    windows: Vec<Window>,
+}
+
+impl ProofBuilder {
+    pub fn new(prompt_tokens: usize) -> Self {
+        Self { prompt_tokens, position: 0, window_start: 0, hasher: Keccak256::new(), bytes: Vec::new(), windows: Vec::new() }
+    }
+
+    /// Hidden state of the next position.
+    pub fn push(&mut self, hidden: &[f32]) {
+        self.bytes.clear();
+        self.bytes.extend(hidden.iter().flat_map(|x| x.to_le_bytes()));
+        self.hasher.update(&self.bytes);
+        self.position += 1;
+        let size = if self.window_start < self.prompt_tokens { PROMPT_WINDOW } else { COMPLETION_WINDOW };
+        if self.position - self.window_start == size || self.position == self.prompt_tokens {
+            self.close_window();
+        }
+    }
+
+    /// All windows, the last one shorter when the answer ended inside it.
+    pub fn finish(mut self) -> Vec<Window> {
+        if self.position > self.window_start {
+            self.close_window();
+        }
+        self.windows
+    }
+
+    fn close_window(&mut self) {
+        let hasher = std::mem::replace(&mut self.hasher, Keccak256::new());
+        self.windows.push(Window {
+            index: self.windows.len() as u32,
+            first_position: self.window_start as u32,
+            count: (self.position - self.window_start) as u32,
+            digest: hasher.finalize(),
+        });
+        self.window_start = self.position;
+    }
+}
+
+/// `proofRoot` of the receipt; zero without windows.
+pub fn proof_root(windows: &[Window]) -> B256 {
+    let leaves: Vec<B256> = windows.iter().map(Window::leaf).collect();
+    wire::merkle::root(&leaves).unwrap_or(B256::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows(prompt_tokens: usize, positions: usize) -> Vec<(u32, u32, u32)> {
+        let mut builder = ProofBuilder::new(prompt_tokens);
+        for position in 0..positions {
+            builder.push(&[position as f32]);
+        }
+        builder.finish().iter().map(|w| (w.index, w.first_position, w.count)).collect()
+    }
+
+    #[test]
+    fn windows_split_at_the_prompts_end() {
+        assert_eq!(windows(300, 300 + 40), [(0, 0, 256), (1, 256, 44), (2, 300, 32), (3, 332, 8)]);
+        assert_eq!(windows(256, 256), [(0, 0, 256)]);
+        assert_eq!(windows(3, 3 + 32), [(0, 0, 3), (1, 3, 32)]);
+        assert_eq!(windows(3, 0), []);
+    }
+
+    #[test]
+    fn root_changes_with_any_state_and_with_the_place_of_the_prompts_end() {
+        let root = |prompt_tokens: usize, states: &[f32]| {
+            let mut builder = ProofBuilder::new(prompt_tokens);
+            states.iter().for_each(|x| builder.push(&[*x]));
+            proof_root(&builder.finish())
+        };
+        let honest = root(2, &[1.0, 2.0, 3.0]);
+        assert_eq!(honest, root(2, &[1.0, 2.0, 3.0]));
+        assert_ne!(honest, root(2, &[1.0, 2.0, 3.000_000_2]));
+        assert_ne!(honest, root(1, &[1.0, 2.0, 3.0]));
+        assert_ne!(root(2, &[0.0]), root(2, &[-0.0]));
+        assert_eq!(root(2, &[]), B256::ZERO);
+    }
+}
