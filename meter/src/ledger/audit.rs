@@ -13,13 +13,12 @@ const FINDINGS_MAX: u32 = 100;
 const RULES: &[(&str, &str)] = &[
     (
         "every balance is the sum of its entries",
-        "SELECT CAST(COALESCE(entries.account, cached.account) AS TEXT), COALESCE(entries.total, 0), COALESCE(cached.balance, 0)
-         FROM (SELECT account, CAST(SUM(amount) AS BIGINT) AS total
-               FROM (SELECT target AS account, amount FROM transfers UNION ALL SELECT source, -amount FROM transfers) AS movements
-               GROUP BY account) AS entries
-         FULL OUTER JOIN (SELECT 8589934592 + account AS account, available AS balance FROM payers
-               UNION ALL SELECT 12884901888 + account, held FROM payers
-               UNION ALL SELECT account, balance FROM balances) AS cached ON entries.account = cached.account",
+        "SELECT CAST(account AS TEXT), CAST(SUM(entry) AS BIGINT), CAST(SUM(cached) AS BIGINT)
+         FROM (SELECT target AS account, amount AS entry, 0 AS cached FROM transfers
+               UNION ALL SELECT source, -amount, 0 FROM transfers
+               UNION ALL SELECT 8589934592 + account, 0, available FROM payers
+               UNION ALL SELECT 12884901888 + account, 0, held FROM payers
+               UNION ALL SELECT account, 0, balance FROM balances) AS sides GROUP BY account",
     ),
     (
         "all balances together are nothing",
@@ -60,20 +59,17 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "an operator's unsettled is the sum of open receipts and carries",
-        "SELECT CAST(COALESCE(open.operator, cached.operator) AS TEXT), CAST(COALESCE(open.total, 0) AS BIGINT), COALESCE(cached.balance, 0)
-         FROM (SELECT operator, SUM(amount) AS total FROM (SELECT operator, amount FROM receipts
+        "SELECT CAST(operator AS TEXT), CAST(SUM(due) AS BIGINT), CAST(SUM(cached) AS BIGINT)
+         FROM (SELECT operator, amount AS due, 0 AS cached FROM receipts
                WHERE state IN ('awaiting_signature', 'signed', 'batched', 'disputed')
-               UNION ALL SELECT operator, amount FROM carries) AS due GROUP BY operator) AS open
-         FULL OUTER JOIN (SELECT account - 17179869184 AS operator, balance FROM balances WHERE account >> 32 = 4) AS cached
-         ON open.operator = cached.operator",
+               UNION ALL SELECT operator, amount, 0 FROM carries
+               UNION ALL SELECT account - 17179869184, 0, balance FROM balances WHERE account >> 32 = 4) AS sides GROUP BY operator",
     ),
     (
         "what a payer was charged is what receipts say",
-        "SELECT CAST(COALESCE(charged.account, said.account) AS TEXT), CAST(COALESCE(said.total, 0) AS BIGINT),
-             CAST(COALESCE(charged.total, 0) AS BIGINT)
-         FROM (SELECT account, SUM(captured) AS total FROM holds GROUP BY account) AS charged
-         FULL OUTER JOIN (SELECT account, SUM(amount) AS total FROM receipts GROUP BY account) AS said
-         ON charged.account = said.account",
+        "SELECT CAST(account AS TEXT), CAST(SUM(said) AS BIGINT), CAST(SUM(charged) AS BIGINT)
+         FROM (SELECT account, 0 AS said, captured AS charged FROM holds
+               UNION ALL SELECT account, amount, 0 FROM receipts) AS sides GROUP BY account",
     ),
     (
         "every captured hold has its receipt",

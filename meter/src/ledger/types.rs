@@ -33,7 +33,8 @@ pub struct LedgerSettings {
     pub lease_s: u64,
     /// Most operations in one commit.
     pub group_ops_max: usize,
-    /// How long a commit waits for company once its first operation is there, milliseconds.
+    /// How long a commit waits for company once its first operations are there, milliseconds; one that comes alone after one that came
+    /// alone doesn't wait.
     pub group_wait_ms: u64,
     /// Most operations that wait for the writer; callers beyond wait their turn.
     pub queue_ops_max: usize,

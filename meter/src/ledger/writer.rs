@@ -155,6 +155,8 @@ pub(super) struct Writer {
     progress: Arc<Mutex<Progress>>,
     epoch: i64,
     lease_until: u64,
+    /// Commands of the last group: who came alone last time is not made to wait for company.
+    last_group: usize,
 }
 
 impl Writer {
@@ -165,13 +167,13 @@ impl Writer {
         clock: SharedClock,
         progress: Arc<Mutex<Progress>>,
     ) -> Result<Self, LedgerError> {
-        let mut connection = store.connect().await?;
+        let mut connection = store.connect_writer().await?;
         let lease_until = clock.now_s() + settings.lease_s;
         let statements = connection.statements();
         let entered = connection.texts(statements.enter, &[&settings.instance.0, &lease_until.to_string()]).await?;
         let epoch = entered.first().and_then(|epoch| epoch.parse().ok());
         let epoch = epoch.ok_or(LedgerError::Row { table: "instances", reason: "no epoch came back".to_owned() })?;
-        let mut writer = Self { store, connection: Some(connection), settings, clock, progress, epoch, lease_until };
+        let mut writer = Self { store, connection: Some(connection), settings, clock, progress, epoch, lease_until, last_group: 0 };
         loop {
             let orphans = writer.candidates(|statements| statements.holds_of_instance, &[&writer.settings.instance.0.clone()]).await?;
             if orphans.is_empty() {
@@ -194,6 +196,7 @@ impl Writer {
                         break;
                     }
                     self.await_company(&mut commands, &mut waiting).await;
+                    self.last_group = waiting.len();
                     if let Some(closed) = self.obey(&mut waiting).await {
                         commands.close();
                         let _ = closed.send(());
@@ -208,6 +211,9 @@ impl Writer {
     }
 
     async fn await_company(&self, commands: &mut mpsc::Receiver<Command>, waiting: &mut Vec<Command>) {
+        if waiting.len() == 1 && self.last_group <= 1 {
+            return;
+        }
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.settings.group_wait_ms);
         while waiting.len() < self.settings.group_ops_max && self.settings.group_wait_ms > 0 {
             let room = self.settings.group_ops_max - waiting.len();
@@ -284,7 +290,7 @@ impl Writer {
         notes.iter().chain(operations).for_each(|operation| operation.touch(&mut touched));
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.store.connect().await?),
+            none => none.insert(self.store.connect_writer().await?),
         };
         connection.begin().await?;
         if let Some(lease_until) = renewed {
@@ -365,7 +371,7 @@ impl Writer {
     ) -> Result<Vec<B256>, LedgerError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.store.connect().await?),
+            none => none.insert(self.store.connect_writer().await?),
         };
         let found = connection.texts(statement(connection.statements()), parameters).await;
         if found.is_err() {

@@ -1,9 +1,15 @@
-//! PostgreSQL: touched payers are locked in the order of their ids, so that several meters on one database are safe.
+//! PostgreSQL: touched payers are locked in the order of their ids, so that several meters on one database are safe. Lists go through
+//! `= ANY (ARRAY(…))`, which is an index look-up whatever the planner believes of their length.
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::statements::Statements;
+
+/// How the writer connects: its plans are made while tables are empty, and must not be those of an empty table for ever.
+pub(super) fn writer(options: &PgConnectOptions) -> PgConnectOptions {
+    options.clone().options([("enable_seqscan", "off"), ("jit", "off")])
+}
 
 /// Connections for reading.
 pub(super) fn readers(options: &PgConnectOptions, connections: u32) -> PgPool {
@@ -12,20 +18,22 @@ pub(super) fn readers(options: &PgConnectOptions, connections: u32) -> PgPool {
 
 pub(super) const STATEMENTS: Statements = Statements {
     load_payers: "SELECT row_to_json(payers)::text FROM payers
-            WHERE account IN (SELECT value::bigint FROM json_array_elements_text($1::json))
-            OR account IN (SELECT account FROM holds WHERE request_id IN (SELECT value::bytea FROM json_array_elements_text($2::json)))
-            OR account IN (SELECT account FROM receipts WHERE request_id IN (SELECT value::bytea FROM json_array_elements_text($2::json))) ORDER BY account FOR UPDATE",
-    load_holds: "SELECT row_to_json(holds)::text FROM holds WHERE request_id IN (SELECT value::bytea FROM json_array_elements_text($1::json))",
-    load_receipts: "SELECT row_to_json(receipts)::text FROM receipts WHERE request_id IN (SELECT value::bytea FROM json_array_elements_text($1::json))",
-    load_keys: "SELECT row_to_json(key_usage)::text FROM key_usage WHERE key IN (SELECT value FROM json_array_elements_text($1::json))
-            OR key IN (SELECT key FROM holds WHERE request_id IN (SELECT value::bytea FROM json_array_elements_text($2::json)))",
+            WHERE account = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)
+                UNION SELECT account FROM holds WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($2::json)))
+                UNION SELECT account FROM receipts WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($2::json)))))
+            ORDER BY account FOR UPDATE",
+    load_holds: "SELECT row_to_json(holds)::text FROM holds WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
+    load_receipts: "SELECT row_to_json(receipts)::text FROM receipts WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
+    load_keys: "SELECT row_to_json(key_usage)::text FROM key_usage
+            WHERE key = ANY (ARRAY(SELECT value FROM json_array_elements_text($1::json)
+                UNION SELECT key FROM holds WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($2::json)))))",
     load_cursor: "SELECT row_to_json(chain_cursor)::text FROM chain_cursor FOR UPDATE",
-    load_carries: "SELECT row_to_json(carries)::text FROM carries WHERE account IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    load_batches: "SELECT row_to_json(batches)::text FROM batches WHERE seq IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    load_events: "SELECT row_to_json(chain_events)::text FROM chain_events WHERE block_hash IN (SELECT value::bytea FROM json_array_elements_text($1::json))",
+    load_carries: "SELECT row_to_json(carries)::text FROM carries WHERE account = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    load_batches: "SELECT row_to_json(batches)::text FROM batches WHERE seq = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    load_events: "SELECT row_to_json(chain_events)::text FROM chain_events WHERE block_hash = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
     load_events_after: "SELECT row_to_json(chain_events)::text FROM chain_events WHERE block_number > $1::bigint AND applied = 1",
-    load_operators: "SELECT row_to_json(operators)::text FROM operators WHERE operator IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    load_node_keys: "SELECT row_to_json(node_keys)::text FROM node_keys WHERE node IN (SELECT value::bytea FROM json_array_elements_text($1::json))",
+    load_operators: "SELECT row_to_json(operators)::text FROM operators WHERE operator = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    load_node_keys: "SELECT row_to_json(node_keys)::text FROM node_keys WHERE node = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
     put_payers: "INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
             exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
             SELECT account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
@@ -96,10 +104,10 @@ pub(super) const STATEMENTS: Statements = Statements {
     renew_lease: "UPDATE instances SET lease_until = $3::bigint WHERE instance = $1 AND epoch = $2::bigint",
     enter: "INSERT INTO instances (instance, epoch, lease_until) VALUES ($1, 1, $2::bigint)
             ON CONFLICT (instance) DO UPDATE SET epoch = instances.epoch + 1, lease_until = excluded.lease_until RETURNING epoch::text",
-    settle_receipts: "UPDATE receipts SET state = 'settled' WHERE state = 'batched' AND seq IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    unsettle_receipts: "UPDATE receipts SET state = 'batched' WHERE state = 'settled' AND seq IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    drop_operators: "DELETE FROM operators WHERE operator IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-    drop_node_keys: "DELETE FROM node_keys WHERE node IN (SELECT value::bytea FROM json_array_elements_text($1::json))",
+    settle_receipts: "UPDATE receipts SET state = 'settled' WHERE state = 'batched' AND seq = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    unsettle_receipts: "UPDATE receipts SET state = 'batched' WHERE state = 'settled' AND seq = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    drop_operators: "DELETE FROM operators WHERE operator = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
+    drop_node_keys: "DELETE FROM node_keys WHERE node = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
     drop_blocks_after: "DELETE FROM chain_blocks WHERE number > $1::bigint",
     drop_blocks_before: "DELETE FROM chain_blocks WHERE number <= $1::bigint",
     holds_to_recover: "SELECT request_id::text FROM holds WHERE state = 'held' AND (expires_at <= $1::bigint

@@ -1,4 +1,5 @@
 //! SQLite: WAL with `synchronous = FULL`, so that what was answered survives a power cut. One connection writes, others read.
+//! Rows that come as JSON are made binary once, since each `->>` would read their text anew.
 
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub(super) fn options(path: &str) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        // Statement journals and lists of one group: a few hundred KiB, which in files cost more than the work.
+        .pragma("temp_store", "memory")
+        .pragma("cache_size", "-65536")
 }
 
 /// Connections that can't write.
@@ -129,84 +133,99 @@ pub(super) const STATEMENTS: Statements = Statements {
     load_events_after: concat!(chain_events!(), "WHERE block_number > CAST($1 AS INTEGER) AND applied = 1"),
     load_operators: concat!(operators!(), "WHERE operator IN (SELECT value FROM json_each($1))"),
     load_node_keys: concat!(node_keys!(), "WHERE node IN (SELECT unhex(substr(value, 3)) FROM json_each($1))"),
-    put_payers: "INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
+    put_payers: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
             exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
             SELECT value->>'account', unhex(substr(value->>'wallet', 3)), value->>'opened', value->>'available', value->>'held',
             value->>'unsettled', value->>'written_off', value->>'net_deposited', value->>'settled',
             value->>'authorized_cum', value->>'exposure', value->>'valid_until', value->>'settle_deadline',
             value->>'next_nonce', value->>'last_settled_at'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (account) DO UPDATE SET wallet = excluded.wallet, opened = excluded.opened, available = excluded.available, held = excluded.held,
             unsettled = excluded.unsettled, written_off = excluded.written_off, net_deposited = excluded.net_deposited,
             settled = excluded.settled, authorized_cum = excluded.authorized_cum, exposure = excluded.exposure,
             valid_until = excluded.valid_until, settle_deadline = excluded.settle_deadline,
             next_nonce = excluded.next_nonce, last_settled_at = excluded.last_settled_at",
-    put_key_usage: "INSERT INTO key_usage (key, account, captured, held)
+    put_key_usage: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO key_usage (key, account, captured, held)
             SELECT value->>'key', value->>'account', value->>'captured', value->>'held'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (key) DO UPDATE SET captured = excluded.captured, held = excluded.held",
-    put_holds: "INSERT INTO holds (request_id, account, key, model, rate, prompt_tokens, max_tokens, amount, state, captured, instance, expires_at,
+    put_holds: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO holds (request_id, account, key, model, rate, prompt_tokens, max_tokens, amount, state, captured, instance, expires_at,
             node, fallback, template, delivered_tokens, delivered_hash, reason, created_at, ended_at)
             SELECT unhex(substr(value->>'request_id', 3)), value->>'account', value->>'key', value->>'model', value->>'rate',
             value->>'prompt_tokens', value->>'max_tokens', value->>'amount', value->>'state', value->>'captured',
             value->>'instance', value->>'expires_at', unhex(substr(value->>'node', 3)), value->>'fallback',
             value->>'template', value->>'delivered_tokens', unhex(substr(value->>'delivered_hash', 3)), value->>'reason',
             value->>'created_at', value->>'ended_at'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (request_id) DO UPDATE SET state = excluded.state, captured = excluded.captured, node = excluded.node, fallback = excluded.fallback,
             template = excluded.template, delivered_tokens = excluded.delivered_tokens,
             delivered_hash = excluded.delivered_hash, reason = excluded.reason, ended_at = excluded.ended_at",
-    put_receipts: "INSERT INTO receipts (request_id, account, operator, amount, key, model, node, fallback, finish_reason, state, receipt, signature,
+    put_receipts: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO receipts (request_id, account, operator, amount, key, model, node, fallback, finish_reason, state, receipt, signature,
             seq, leaf, created_at, signed_at)
             SELECT unhex(substr(value->>'request_id', 3)), value->>'account', value->>'operator', value->>'amount', value->>'key',
             value->>'model', unhex(substr(value->>'node', 3)), value->>'fallback', value->>'finish_reason', value->>'state',
             value->>'receipt', unhex(substr(value->>'signature', 3)), value->>'seq', unhex(substr(value->>'leaf', 3)),
             value->>'created_at', value->>'signed_at'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (request_id) DO UPDATE SET state = excluded.state, receipt = excluded.receipt, signature = excluded.signature, seq = excluded.seq,
             leaf = excluded.leaf, signed_at = excluded.signed_at",
-    put_carries: "INSERT INTO carries (account, operator, amount)
+    put_carries: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO carries (account, operator, amount)
             SELECT value->>'account', value->>'operator', value->>'amount'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (account, operator) DO UPDATE SET amount = excluded.amount",
-    put_batches: r#"INSERT INTO batches (seq, proposal, owed, rows_hash, signature, settler, state, "transaction", created_at)
+    put_batches: r#"WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO batches (seq, proposal, owed, rows_hash, signature, settler, state, "transaction", created_at)
             SELECT value->>'seq', value->>'proposal', value->>'owed', unhex(substr(value->>'rows_hash', 3)),
             unhex(substr(value->>'signature', 3)), unhex(substr(value->>'settler', 3)), value->>'state',
             unhex(substr(value->>'transaction', 3)), value->>'created_at'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (seq) DO UPDATE SET proposal = excluded.proposal, signature = excluded.signature, settler = excluded.settler,
             state = excluded.state, "transaction" = excluded."transaction""#,
-    put_chain_events: r#"INSERT INTO chain_events (block_hash, log_index, "transaction", block_number, timestamp, body, undo, applications, applied)
+    put_chain_events: r#"WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO chain_events (block_hash, log_index, "transaction", block_number, timestamp, body, undo, applications, applied)
             SELECT unhex(substr(value->>'block_hash', 3)), value->>'log_index', unhex(substr(value->>'transaction', 3)),
             value->>'block_number', value->>'timestamp', value->>'body', value->>'undo', value->>'applications',
             value->>'applied'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (block_hash, log_index) DO UPDATE SET body = excluded.body, undo = excluded.undo, applications = excluded.applications, applied = excluded.applied"#,
-    put_operators: "INSERT INTO operators (operator, owner, payout)
+    put_operators: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO operators (operator, owner, payout)
             SELECT value->>'operator', unhex(substr(value->>'owner', 3)), unhex(substr(value->>'payout', 3))
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (operator) DO UPDATE SET owner = excluded.owner, payout = excluded.payout",
-    put_node_keys: "INSERT INTO node_keys (node, operator, since, until)
+    put_node_keys: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO node_keys (node, operator, since, until)
             SELECT unhex(substr(value->>'node', 3)), value->>'operator', value->>'since', value->>'until'
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (node) DO UPDATE SET operator = excluded.operator, since = excluded.since, until = excluded.until",
-    put_chain_blocks: "INSERT INTO chain_blocks (number, hash, parent)
+    put_chain_blocks: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO chain_blocks (number, hash, parent)
             SELECT value->>'number', unhex(substr(value->>'hash', 3)), unhex(substr(value->>'parent', 3))
-            FROM json_each($1) WHERE true
+            FROM list WHERE true
             ON CONFLICT (number) DO UPDATE SET hash = excluded.hash, parent = excluded.parent",
-    put_transfers: "INSERT INTO transfers (source, target, amount, kind, reference, created_at)
+    put_transfers: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO transfers (source, target, amount, kind, reference, created_at)
             SELECT value->>'source', value->>'target', value->>'amount', value->>'kind', unhex(substr(value->>'reference', 3)),
-            value->>'created_at' FROM json_each($1) ORDER BY key",
-    open_balances: "INSERT INTO balances (account, balance) SELECT value->>'account', 0 FROM json_each($1) WHERE true ON CONFLICT DO NOTHING",
-    add_balances: "UPDATE balances SET balance = balance + change.amount
-            FROM (SELECT value->>'account' AS account, value->>'amount' AS amount FROM json_each($1)) AS change
+            value->>'created_at' FROM list",
+    open_balances: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO balances (account, balance) SELECT value->>'account', 0 FROM list WHERE true ON CONFLICT DO NOTHING",
+    add_balances: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            UPDATE balances SET balance = balance + change.amount
+            FROM (SELECT value->>'account' AS account, value->>'amount' AS amount FROM list) AS change
             WHERE balances.account = change.account",
-    assign_receipts: "UPDATE receipts SET state = 'batched', seq = place.seq, leaf = place.leaf
+    assign_receipts: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            UPDATE receipts SET state = 'batched', seq = place.seq, leaf = place.leaf
             FROM (SELECT unhex(substr(value->>'request_id', 3)) AS request_id, value->>'seq' AS seq,
-            unhex(substr(value->>'leaf', 3)) AS leaf FROM json_each($1)) AS place WHERE receipts.request_id = place.request_id",
-    put_cursor: "INSERT INTO chain_cursor (id, chain_id, vault, number, hash, settled_seq)
+            unhex(substr(value->>'leaf', 3)) AS leaf FROM list) AS place WHERE receipts.request_id = place.request_id",
+    put_cursor: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO chain_cursor (id, chain_id, vault, number, hash, settled_seq)
             SELECT 1, value->>'chain_id', unhex(substr(value->>'vault', 3)), value->>'number', unhex(substr(value->>'hash', 3)),
-            value->>'settled_seq' FROM json_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET number = excluded.number,
+            value->>'settled_seq' FROM list WHERE true ON CONFLICT (id) DO UPDATE SET number = excluded.number,
             hash = excluded.hash, settled_seq = excluded.settled_seq",
     renew_lease: "UPDATE instances SET lease_until = CAST($3 AS INTEGER) WHERE instance = $1 AND epoch = CAST($2 AS INTEGER)",
     enter: "INSERT INTO instances (instance, epoch, lease_until) VALUES ($1, 1, CAST($2 AS INTEGER))

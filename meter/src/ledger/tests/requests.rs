@@ -14,6 +14,7 @@ behaviours!(
     receipts_come_in_pages_newest_first,
     an_expired_authorization_stops_new_holds_and_lets_open_ones_end,
     fifty_holds_at_once_take_exactly_what_the_balance_covers,
+    the_audit_names_what_was_tampered_with_and_transfers_never_change,
 );
 
 async fn a_hold_reserves_and_a_capture_charges_and_releases_the_rest(ground: Ground) {
@@ -237,4 +238,26 @@ async fn fifty_holds_at_once_take_exactly_what_the_balance_covers(ground: Ground
     assert_eq!(accepted, 10);
     assert_eq!(money(&ledger, PAYER).await, (0, 1_000, 0));
     assert_clean(&ledger).await;
+}
+
+async fn the_audit_names_what_was_tampered_with_and_transfers_never_change(ground: Ground) {
+    let ledger = ground.open().await;
+    fund(&ledger, &mut TestChain::new(), PAYER, 1_000).await;
+    let mut connection = Store::at(&ground.url).unwrap().connect().await.unwrap();
+    let changed = connection.execute("UPDATE transfers SET amount = amount + 1", &[]).await.unwrap_err();
+    assert!(changed.to_string().contains("append-only"), "{changed}");
+    assert!(connection.execute("DELETE FROM transfers", &[]).await.is_err());
+    assert!(connection.execute("UPDATE payers SET available = -1", &[]).await.is_err());
+    assert_clean(&ledger).await;
+
+    connection.execute("UPDATE payers SET available = available + 1", &[]).await.unwrap();
+    let findings = ledger.audit().await.unwrap().findings;
+    let first = Finding {
+        rule: "every balance is the sum of its entries".to_owned(),
+        subject: "payer:1".to_owned(),
+        expected: 1_000,
+        actual: 1_001,
+    };
+    assert_eq!(findings.first(), Some(&first));
+    assert_eq!(findings.len(), 3);
 }
