@@ -3,17 +3,31 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gpu_node::operator::{bench::BenchArgs, generate::GenerateArgs, model::ModelArgs};
+use gpu_node::operator::Problem;
+use gpu_node::operator::bench::BenchArgs;
+use gpu_node::operator::doctor::DoctorArgs;
+use gpu_node::operator::generate::GenerateArgs;
+use gpu_node::operator::init::InitArgs;
+use gpu_node::operator::key::KeyArgs;
+use gpu_node::operator::model::ModelArgs;
+use gpu_node::operator::register::RegisterArgs;
+use gpu_node::operator::run::RunArgs;
+use gpu_node::operator::status::StatusArgs;
 
 /// Serve open models to the ParalleliX network
 #[derive(Debug, Parser)]
 #[command(
     name = "gpu-node",
     version,
-    after_help = "Examples:
+    before_help = "Examples:
+  gpu-node init
+  gpu-node key new --out node-key.json --password-file node-key.password
   gpu-node model import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2-135m-instruct
-  gpu-node generate --model models/smollm2-135m-instruct \"What is the sea?\"
-  gpu-node bench --model models/smollm2-135m-instruct"
+  gpu-node register --owner-keystore owner.json --owner-password-file owner.password
+  gpu-node doctor
+  gpu-node run
+  gpu-node status --json",
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 you have to act first, 4 chain, meter or node does not answer."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -22,8 +36,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(InitArgs),
+    Key(KeyArgs),
     /// Import, verify and list models
     Model(ModelArgs),
+    Register(RegisterArgs),
+    Doctor(DoctorArgs),
+    Run(RunArgs),
+    Status(StatusArgs),
     /// Answer one prompt on this machine
     Generate(GenerateArgs),
     /// Measure how fast this machine serves a model
@@ -32,12 +52,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Init(args) => args.run(),
+        Command::Key(args) => args.run(),
         Command::Model(args) => args.run(),
+        Command::Register(args) => args.run(),
+        Command::Doctor(args) => args.run(),
+        Command::Run(args) => args.run(),
+        Command::Status(args) => args.run(),
         Command::Generate(args) => args.run(),
         Command::Bench(args) => args.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        ExitCode::from(error.downcast_ref::<Problem>().map_or(1, Problem::code))
     })
 }

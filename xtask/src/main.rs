@@ -1,1 +1,72 @@
-fn main() {}
+//! The command line of `xtask`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::bench::{self, Bench};
+use xtask::stop::Stop;
+use xtask::suite::{self, Step};
+use xtask::up::{self, Wish};
+use xtask::workspace::Workspace;
+
+/// Runs, tests and measures ParalleliX AI from a checkout
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    after_help = "Examples:
+  cargo xtask up                              # the whole network; Ctrl-C stops it
+  cargo xtask up --once \"Why is the sky blue?\" # one prompt, all eight steps to the payout, then stop
+  cargo xtask test                            # every check, on SQLite and on PostgreSQL
+  cargo xtask test --only contracts           # one step of it
+  cargo xtask bench engine                    # tokens per second on this machine"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the whole network up: chain, contracts, meter, nodes, keeper, a funded depositor
+    Up {
+        /// Forget the chain, the ledger and the keys of earlier runs
+        #[arg(long)]
+        fresh: bool,
+        /// Send this prompt, wait until the operator is credited on chain, stop
+        #[arg(long, value_name = "PROMPT")]
+        once: Option<String>,
+        /// Run optimised binaries
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every check; the last line is `N passed, N failed`
+    Test {
+        /// Only this step
+        #[arg(long, value_enum, value_name = "STEP")]
+        only: Option<Step>,
+    },
+    /// Measure one part; prints lines `figure NAME VALUE UNIT`
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        name: Bench,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let workspace = Workspace::here();
+    let result = Stop::on_signals().and_then(|stop| match command {
+        Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
+        Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

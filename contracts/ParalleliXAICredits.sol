@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {TransientSlot} from "@openzeppelin/contracts/utils/TransientSlot.sol";
+
+import {CreditsState} from "./abstracts/CreditsState.sol";
+import {CreditsWiring} from "./abstracts/CreditsWiring.sol";
+import {IParalleliXAICredits} from "./interfaces/IParalleliXAICredits.sol";
+import {IParalleliXSettlement} from "./interfaces/IParalleliXSettlement.sol";
+import {BatchRows} from "./libraries/BatchRows.sol";
+import {CreditTransfer} from "./libraries/CreditTransfer.sol";
+import {DebitSlot} from "./libraries/DebitSlot.sol";
+import {Suspension} from "./libraries/Suspension.sol";
+import {TypedData} from "./libraries/TypedData.sol";
+
+/// @title ParalleliXAICredits
+/// @notice The vault. It locks what a payer authorized to be at risk, and nothing else.
+/// @dev Not upgradeable. Documentation: `IParalleliXAICredits`. Invariants: `test/invariant/README.md`.
+contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransient {
+    using BatchRows for bytes;
+    using CreditTransfer for IERC20;
+    using SafeERC20 for IERC20;
+    using TransientSlot for bytes32;
+    using TransientSlot for TransientSlot.Uint256Slot;
+    using TypedData for ClosureClearance;
+    using TypedData for Revocation;
+    using TypedData for SpendAuthorization;
+
+    uint256 private constant BPS = 10_000;
+    /// @dev Accounts' velocity bases lie in transient storage at this slot with the account id in its 32 low, zero bits.
+    bytes32 private constant VELOCITY_BASE_SLOT =
+        keccak256("ParalleliXAICredits.velocityBase") & ~bytes32(uint256(type(uint32).max));
+
+    constructor(IERC20 token_, address owner_, uint40 exitDelay_, uint40 velocityWindow_)
+        CreditsState(token_, owner_, exitDelay_, velocityWindow_)
+    {}
+
+    modifier whenDepositsOpen() {
+        uint40 until = _head.depositsSuspendedUntil;
+        require(!Suspension.inForce(until), DepositsAreSuspended(until));
+        _;
+    }
+
+    // Deposit
+
+    /// @inheritdoc IParalleliXAICredits
+    function deposit(uint64 amount) external nonReentrant {
+        _deposit({owner_: msg.sender, amount: amount});
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function depositFor(address owner_, uint64 amount) external nonReentrant {
+        _deposit(owner_, amount);
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function depositWithPermit(uint64 amount, uint256 permitDeadline, uint8 v, bytes32 r, bytes32 s)
+        external
+        nonReentrant
+    {
+        _tryPermit(amount, permitDeadline, v, r, s);
+        _deposit({owner_: msg.sender, amount: amount});
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function depositAndAuthorize(
+        uint64 amount,
+        uint256 permitDeadline,
+        uint8 v,
+        bytes32 r,
+        bytes32 s,
+        SpendAuthorization calldata authorization,
+        bytes calldata signature
+    ) external nonReentrant {
+        _tryPermit(amount, permitDeadline, v, r, s);
+        _deposit({owner_: authorization.owner, amount: amount});
+        if (!_isInForce(authorization)) _authorize(authorization, signature);
+    }
+
+    /// @dev Takes PRLX from the caller only: a token whose `permit` does nothing must not expose anybody's allowance.
+    function _deposit(address owner_, uint64 amount) private whenDepositsOpen {
+        require(amount != 0, ZeroAmount());
+        uint256 liabilities_ = uint256(_head.liabilities) + amount;
+        require(liabilities_ <= MAX_CREDITS, CreditsOverflow(liabilities_, MAX_CREDITS));
+        uint32 id = _openedAccount(owner_);
+        Account storage account = _accounts[id];
+        uint256 netDeposited = uint256(account.netDeposited) + amount;
+        require(netDeposited <= MAX_CREDITS, CreditsOverflow(netDeposited, MAX_CREDITS));
+
+        _head.liabilities = uint64(liabilities_);
+        account.netDeposited = uint64(netDeposited);
+        _syncLimit(account);
+
+        emit Deposited(id, msg.sender, amount, uint64(netDeposited));
+
+        _token.pull(msg.sender, amount);
+    }
+
+    /// @dev A permit that somebody relayed first fails here, and its allowance is there all the same.
+    function _tryPermit(uint64 amount, uint256 permitDeadline, uint8 v, bytes32 r, bytes32 s) private {
+        uint256 valueWei = CreditTransfer.toWei(amount);
+        try IERC20Permit(address(_token)).permit(msg.sender, address(this), valueWei, permitDeadline, v, r, s) {}
+            catch {}
+    }
+
+    function _openedAccount(address owner_) private returns (uint32 id) {
+        id = accountOf[owner_];
+        if (id != 0) return id;
+
+        _requirePayable(owner_);
+        id = ++_head.accountCount;
+        accountOf[owner_] = id;
+        _accounts[id].owner = owner_;
+
+        emit AccountOpened(id, owner_);
+    }
+
+    // Authorization
+
+    /// @inheritdoc IParalleliXAICredits
+    function authorize(SpendAuthorization calldata authorization, bytes calldata signature) external nonReentrant {
+        _authorize(authorization, signature);
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function revoke() external {
+        _revoke(_existingAccount(msg.sender));
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function revokeBySig(Revocation calldata revocation, bytes calldata signature) external {
+        uint32 id = _existingAccount(revocation.owner);
+        _requireUnexpired(revocation.signDeadline);
+        _requireNonce(revocation.nonce, _accounts[id].authNonce);
+        _requireSigned(revocation.owner, revocation.hash(), signature);
+
+        _revoke(id);
+    }
+
+    function _authorize(SpendAuthorization calldata authorization, bytes calldata signature) private whenDepositsOpen {
+        _requireUnexpired(authorization.signDeadline);
+        _requireValidUntil(authorization.validUntil);
+        uint32 id = _openedAccount(authorization.owner);
+        Account storage account = _accounts[id];
+        _requireNonce(authorization.nonce, account.authNonce);
+        _requireSigned(authorization.owner, authorization.hash(), signature);
+
+        uint40 deadline = authorization.validUntil + exitDelay;
+        DebitSlot slot = account.slot;
+        uint64 cumulative = uint64(Math.min(uint256(slot.settled()) + authorization.cap, MAX_CREDITS));
+        if (slot.isLive()) {
+            _requireGrowth(slot, account.authorizedCum, cumulative, authorization.exposure, deadline);
+        }
+
+        account.authorizedCum = cumulative;
+        account.authNonce = authorization.nonce + 1;
+        account.slot = slot.withExposure(authorization.exposure).withDeadline(deadline)
+            .withLimit(_limit(account.netDeposited, cumulative));
+
+        emit Authorized({
+            account: id,
+            authorizedCum: cumulative,
+            exposure: authorization.exposure,
+            settleDeadline: deadline,
+            validUntil: authorization.validUntil,
+            nonce: authorization.nonce,
+            challenge: authorization.challenge
+        });
+    }
+
+    function _revoke(uint32 id) private {
+        Account storage account = _accounts[id];
+        uint32 nonce = account.authNonce;
+        DebitSlot slot = account.slot;
+        uint64 cumulative = uint64(Math.min(account.authorizedCum, uint256(slot.settled()) + slot.exposure()));
+        uint40 deadline = uint40(Math.min(slot.settleDeadline(), block.timestamp + exitDelay));
+
+        account.authorizedCum = cumulative;
+        account.authNonce = nonce + 1;
+        account.slot = slot.withDeadline(deadline).withLimit(_limit(account.netDeposited, cumulative));
+
+        emit Revoked(id, cumulative, deadline, nonce);
+    }
+
+    /// @dev Whether exactly this nonce was used last, for the same exposure and deadline. `cap` can't be compared, because
+    /// `settled` may have moved since; whoever signs two authorizations with one nonce gets either of them.
+    function _isInForce(SpendAuthorization calldata authorization) private view returns (bool) {
+        Account storage account = _accounts[accountOf[authorization.owner]];
+        return account.authNonce == uint256(authorization.nonce) + 1
+            && account.slot.exposure() == authorization.exposure
+            && account.slot.settleDeadline() == uint256(authorization.validUntil) + exitDelay;
+    }
+
+    /// @dev What is metered off-chain relies on a live authorization: a new one may only add to it.
+    function _requireGrowth(DebitSlot slot, uint64 current, uint64 cumulative, uint48 exposure, uint40 deadline)
+        private
+        pure
+    {
+        require(exposure >= slot.exposure(), ExposureLowered(exposure, slot.exposure()));
+        require(deadline >= slot.settleDeadline(), SettleDeadlineLowered(deadline, slot.settleDeadline()));
+        require(cumulative >= current, AuthorizedLowered(cumulative, current));
+    }
+
+    function _requireValidUntil(uint40 validUntil) private view {
+        uint256 max = type(uint40).max - exitDelay;
+        require(
+            validUntil > block.timestamp && validUntil <= max,
+            ValidUntilOutOfRange(validUntil, block.timestamp + 1, max)
+        );
+    }
+
+    /// @dev For changes of `netDeposited` alone.
+    function _syncLimit(Account storage account) private {
+        DebitSlot slot = account.slot;
+        uint64 limit = _limit(account.netDeposited, account.authorizedCum);
+        if (limit != slot.limit()) account.slot = slot.withLimit(limit);
+    }
+
+    function _limit(uint64 netDeposited, uint64 authorizedCum) private pure returns (uint64) {
+        return netDeposited < authorizedCum ? netDeposited : authorizedCum;
+    }
+
+    // Withdrawal
+
+    /// @inheritdoc IParalleliXAICredits
+    function withdraw(uint64 amount, address to) external nonReentrant {
+        uint32 id = _existingAccount(msg.sender);
+        Account storage account = _accounts[id];
+        require(amount != 0, ZeroAmount());
+        _requirePayable(to);
+        uint64 free_ = _free(account);
+        require(amount <= free_, InsufficientFreeCredits(free_, amount));
+
+        uint64 netDeposited = account.netDeposited - amount;
+        account.netDeposited = netDeposited;
+        _syncLimit(account);
+        _head.liabilities -= amount;
+
+        emit Withdrawn(id, to, amount, netDeposited);
+
+        _token.push(to, amount);
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function closeWithClearance(ClosureClearance calldata clearance, bytes calldata signature) external {
+        Account storage account = _accounts[clearance.account];
+        require(msg.sender == account.owner, UnauthorizedCaller(msg.sender, account.owner));
+        _requireUnexpired(clearance.deadline);
+        DebitSlot slot = account.slot;
+        require(
+            clearance.settled == slot.settled() && clearance.authNonce == account.authNonce,
+            ClearanceOutdated(clearance.settled, slot.settled(), clearance.authNonce, account.authNonce)
+        );
+        (uint40 suspendedUntil,) = IParalleliXSettlement(settlement).settlerSuspension();
+        require(!Suspension.inForce(suspendedUntil), SettlerIsSuspended(suspendedUntil));
+        _requireSigned(IParalleliXSettlement(settlement).settler(), clearance.hash(), signature);
+
+        if (slot.isLive()) account.slot = slot.withDeadline(uint40(block.timestamp) - 1);
+
+        emit Closed(clearance.account, clearance.settled);
+    }
+
+    // Settlement
+
+    /// @inheritdoc IParalleliXAICredits
+    function debitBatch(uint64 seq, bytes calldata rows, uint16 feeBps)
+        external
+        onlyCaller(settlement)
+        nonReentrant
+        returns (uint64 debited, uint64 fee)
+    {
+        require(feeBps <= MAX_FEE_BPS, FeeTooHigh(feeBps, MAX_FEE_BPS));
+        require(rows.length != 0, EmptyRows());
+
+        uint256 offset = 0;
+        while (offset < rows.length) {
+            (uint32 operator, uint256 rowsStart, uint256 rowsEnd) = rows.header(offset);
+            uint64 total = _debitGroup(seq, operator, rows, rowsStart, rowsEnd);
+            uint64 groupFee = _feeDown(total, feeBps);
+            _creditOperator(operator, total - groupFee);
+
+            debited += total;
+            fee += groupFee;
+            offset = rowsEnd;
+        }
+        _fees += fee;
+
+        emit BatchDebited(seq, debited, fee);
+    }
+
+    function _debitGroup(uint64 seq, uint32 operator, bytes calldata rows, uint256 offset, uint256 end)
+        private
+        returns (uint64)
+    {
+        uint256 total = 0;
+        // Offsets stay below the calldata's length, and the total below the liabilities, which fit 63 bits.
+        unchecked {
+            for (; offset < end; offset += BatchRows.ROW_SIZE) {
+                (uint256 id, uint256 cumulative) = rows.row(offset);
+                Account storage account = _accounts[id];
+                DebitSlot slot = account.slot;
+                uint256 settled = slot.settled();
+                uint256 ceiling = cumulative > settled && slot.isLive() ? _ceiling(id, slot) : 0;
+                uint256 settledAfter = cumulative < ceiling ? cumulative : ceiling;
+
+                if (settledAfter > settled) {
+                    account.slot = slot.withDebit(settledAfter, block.timestamp);
+                    total += settledAfter - settled;
+                    if (settledAfter == cumulative) continue;
+                }
+                _emitShort(seq, id, operator, cumulative, settled, settledAfter);
+            }
+        }
+        return uint64(total);
+    }
+
+    /// @dev How far the account may be debited in this transaction, zero when not at all: to its limit, and to one exposure
+    /// above what `settled` was when this transaction first came to it. That base is kept in transient storage: going by
+    /// the time alone, a second transaction of one block would get through, or a second row of one batch would not.
+    function _ceiling(uint256 id, DebitSlot slot) private returns (uint256) {
+        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
+        uint256 base = slot.settled();
+        // No term passes 65 bits.
+        unchecked {
+            if (slot.lastSettledAt() == block.timestamp) {
+                uint256 stored = baseSlot.tload();
+                if (stored == 0) return 0;
+                base = stored - 1;
+            } else {
+                if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) return 0;
+                baseSlot.tstore(base + 1);
+            }
+            uint256 ceiling = base + slot.exposure();
+            return ceiling < slot.limit() ? ceiling : slot.limit();
+        }
+    }
+
+    function _emitShort(
+        uint64 seq,
+        uint256 id,
+        uint32 operator,
+        uint256 cumulative,
+        uint256 settled,
+        uint256 settledAfter
+    ) private {
+        uint256 requested = cumulative > settled ? cumulative - settled : 0;
+        uint256 applied = settledAfter > settled ? settledAfter - settled : 0;
+
+        emit RowShort(seq, uint32(id), operator, uint64(requested), uint64(applied));
+    }
+
+    function _creditOperator(uint32 id, uint64 amount) private {
+        Operator storage operator = _operators[id];
+        require(operator.payout != address(0), OperatorUnknown(id));
+
+        if (amount != 0) operator.claimable += amount;
+    }
+
+    function _feeDown(uint64 total, uint16 feeBps) private pure returns (uint64) {
+        return uint64(uint256(total) * feeBps / BPS);
+    }
+
+    // Payout
+
+    /// @inheritdoc IParalleliXAICredits
+    function claim(uint32 operatorId) external nonReentrant {
+        Operator storage operator = _operators[operatorId];
+        require(operator.payout != address(0), OperatorUnknown(operatorId));
+        uint64 amount = operator.claimable;
+        if (amount == 0) return;
+
+        operator.claimable = 0;
+        _head.liabilities -= amount;
+
+        emit Claimed(operatorId, operator.payout, amount);
+
+        _token.push(operator.payout, amount);
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function claimMany(uint32[] calldata operatorIds) external nonReentrant {
+        uint256 beforeWei = _token.balanceOf(address(this));
+        uint64 paid = 0;
+
+        for (uint256 i = 0; i < operatorIds.length; ++i) {
+            paid += _tryClaim(operatorIds[i]);
+        }
+        _head.liabilities -= paid;
+
+        _token.requirePaid(beforeWei, CreditTransfer.toWei(paid));
+    }
+
+    /// @dev The credits are gone before the transfer, and come back if it fails.
+    function _tryClaim(uint32 operatorId) private returns (uint64) {
+        Operator storage operator = _operators[operatorId];
+        (uint64 amount, address payout) = (operator.claimable, operator.payout);
+        if (amount == 0) return 0;
+
+        operator.claimable = 0;
+        if (!_token.trySafeTransfer(payout, CreditTransfer.toWei(amount))) {
+            operator.claimable = amount;
+            emit ClaimFailed(operatorId);
+            return 0;
+        }
+
+        emit Claimed(operatorId, payout, amount);
+        return amount;
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function sweepFees(address to) external onlyOwner nonReentrant {
+        _requirePayable(to);
+        uint64 amount = _fees;
+        if (amount == 0) return;
+
+        _fees = 0;
+        _head.liabilities -= amount;
+
+        emit FeesSwept(to, amount);
+
+        _token.push(to, amount);
+    }
+
+    /// @inheritdoc IParalleliXAICredits
+    function skimSurplus(address to) external onlyOwner nonReentrant {
+        _requirePayable(to);
+        uint256 heldWei = _token.balanceOf(address(this));
+        uint256 surplusWei = heldWei - CreditTransfer.toWei(_head.liabilities);
+
+        emit SurplusSkimmed(to, surplusWei);
+
+        _token.safeTransfer(to, surplusWei);
+        _token.requirePaid(heldWei, surplusWei);
+    }
+}

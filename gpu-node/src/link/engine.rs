@@ -1,0 +1,51 @@
+//! The engine as the link sees it.
+
+use tokio::sync::mpsc;
+
+use super::serve::{Serve, ServeEvent, ServeJob, ServeLoad};
+use crate::engine::{EngineEvent, EngineHandle, EngineJob};
+
+/// Events between engine and link; the engine's own channel holds the rest, at most one for each token.
+const EVENTS_MAX: usize = 64;
+
+impl Serve for EngineHandle {
+    fn submit(&self, job: ServeJob) -> mpsc::Receiver<ServeEvent> {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let job = EngineJob { prompt: job.prompt, params: job.params, cancel: job.cancel };
+        match EngineHandle::submit(self, job) {
+            Ok(from_engine) => {
+                tokio::spawn(forward(from_engine, events));
+            }
+            Err(refusal) => {
+                // The channel is empty: there is room.
+                let _ = events.try_send(ServeEvent::Failed { code: refusal.code(), message: refusal.to_string() });
+            }
+        }
+        receiver
+    }
+
+    fn load(&self) -> ServeLoad {
+        let load = EngineHandle::load(self);
+        ServeLoad {
+            active: load.active as u32,
+            queued: load.queued as u32,
+            decode_tokens_per_s: load.decode_tokens_per_s,
+            prefill_tokens_per_s: load.prefill_tokens_per_s,
+            memory_used_bytes: load.memory_used_bytes as u64,
+        }
+    }
+}
+
+/// Ends with the answer, or when nobody listens any more, which cancels it.
+async fn forward(mut from_engine: mpsc::Receiver<EngineEvent>, events: mpsc::Sender<ServeEvent>) {
+    while let Some(event) = from_engine.recv().await {
+        let event = match event {
+            EngineEvent::Tokens(tokens) => ServeEvent::Tokens(tokens),
+            EngineEvent::Finished(finished) => ServeEvent::Finished { reason: finished.reason, proof_root: finished.proof_root },
+            EngineEvent::Failed(failure) => ServeEvent::Failed { code: wire::node::FailureCode::Engine, message: failure.to_string() },
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}

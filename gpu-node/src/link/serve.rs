@@ -1,0 +1,75 @@
+//! What the link needs of an engine, and nothing more.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wire::B256;
+use wire::node::{FailureCode, FinishReason, SamplingParams, ServedModel};
+
+pub use crate::engine::Cancel;
+
+/// Something that generates tokens for one model. Implemented by the engine, and by scripts in tests.
+pub trait Serve: Send + Sync + 'static {
+    /// Starts one request. The receiver's channel is bounded: whoever reads slowly slows the answer, and holds no memory.
+    /// After [`ServeEvent::Finished`] or [`ServeEvent::Failed`] nothing follows.
+    fn submit(&self, job: ServeJob) -> mpsc::Receiver<ServeEvent>;
+
+    /// Load and speed now.
+    fn load(&self) -> ServeLoad;
+}
+
+/// One request to an engine.
+#[derive(Clone, Debug)]
+pub struct ServeJob {
+    /// Token ids of the rendered prompt, at least one.
+    pub prompt: Vec<u32>,
+    /// Checked against their ranges.
+    pub params: SamplingParams,
+    /// Set when nobody wants the rest.
+    pub cancel: Cancel,
+}
+
+/// What an engine says about one request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServeEvent {
+    /// The next tokens of the answer, in order.
+    Tokens(Vec<u32>),
+    /// The answer is over.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Root over the proof windows.
+        proof_root: B256,
+    },
+    /// The request can't be served, or can't be finished.
+    Failed {
+        /// What kind of failure.
+        code: FailureCode,
+        /// What was wrong, without prompt text.
+        message: String,
+    },
+}
+
+/// Load and speed of one engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ServeLoad {
+    /// Requests being served.
+    pub active: u32,
+    /// Requests accepted and waiting.
+    pub queued: u32,
+    /// All requests together, over the last seconds of work.
+    pub decode_tokens_per_s: f32,
+    /// As above, for prompts.
+    pub prefill_tokens_per_s: f32,
+    /// Of the KV cache and weights.
+    pub memory_used_bytes: u64,
+}
+
+/// A model and the engine that serves it.
+#[derive(Clone)]
+pub struct ServingModel {
+    /// As the hello and the receipts name it.
+    pub model: ServedModel,
+    /// Who generates.
+    pub engine: Arc<dyn Serve>,
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask bench NAME`: figures of one part, as lines `figure NAME VALUE UNIT`.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::build::Binaries;
+use crate::command;
+use crate::model;
+use crate::stop::Stop;
+use crate::tools::Tools;
+use crate::workspace::Workspace;
+
+const BENCH_LIMIT: Duration = Duration::from_secs(1_800);
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// Tokens per second of the engine on this machine.
+    Engine,
+    /// Gas of every function of the contracts.
+    Gas,
+}
+
+/// Builds what is needed, optimised, and measures.
+pub fn run(workspace: &Workspace, bench: Bench, stop: &Stop) -> Result<()> {
+    match bench {
+        Bench::Engine => engine(workspace, stop),
+        Bench::Gas => gas(workspace, stop),
+    }
+}
+
+fn engine(workspace: &Workspace, stop: &Stop) -> Result<()> {
+    let selection = ["--release", "--package", "meter", "--package", "keeper", "--package", "gpu-node", "--bins"];
+    let binaries = Binaries::build(workspace, &selection, stop)?;
+    let model = model::ready(workspace, &binaries.gpu_node, stop)?;
+    command::show(Command::new(&binaries.gpu_node).args(["bench", "--model"]).arg(model), BENCH_LIMIT, stop)
+}
+
+/// The gas tests write their figures as snapshots.
+fn gas(workspace: &Workspace, stop: &Stop) -> Result<()> {
+    let tools = Tools::ready(workspace, stop, &mut |line| eprintln!("{line}"))?;
+    let mut forge = Command::new(&tools.forge);
+    forge.current_dir(&workspace.root).args(["test", "--match-contract", "Gas"]).env("FORGE_SNAPSHOT_EMIT", "true");
+    command::capture(&mut forge, BENCH_LIMIT, stop)?;
+    let folder = workspace.root.join("snapshots");
+    let entries = fs::read_dir(&folder).with_context(|| format!("the gas tests wrote no {}", folder.display()))?;
+    let mut count = 0;
+    for entry in entries {
+        let path = entry.context("cannot list the snapshots")?.path();
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let snapshot: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+        for (name, value) in snapshot.as_object().into_iter().flatten() {
+            println!("figure {} {} gas", name.replace(' ', "_"), value.as_str().unwrap_or_default());
+            count += 1;
+        }
+    }
+    if count == 0 {
+        bail!("the gas tests wrote no figures into {}", folder.display());
+    }
+    Ok(())
+}

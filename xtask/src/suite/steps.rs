@@ -1,0 +1,200 @@
+//! The steps of `cargo xtask test`, in their order.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use super::Suite;
+use super::postgres::{MISSING, Postgres};
+use super::summary::Count;
+use crate::build::{self, Binaries};
+use crate::command;
+use crate::model;
+use crate::tools::{Tools, require};
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// Installs and checks the pinned tool chain.
+    Tools,
+    /// Formatting of Solidity and Rust.
+    Format,
+    /// Builds the contracts and runs forge's tests.
+    Contracts,
+    /// Clippy over the workspace; warnings are errors.
+    Lint,
+    /// Compiles everything once: binaries and tests.
+    Build,
+    /// Cargo's tests of all crates but the end-to-end one, stores on SQLite and PostgreSQL.
+    Crates,
+    /// Tests of the web page.
+    Web,
+    /// The demo model, imported.
+    Model,
+    /// The whole network, on SQLite.
+    E2eSqlite,
+    /// The whole network, on PostgreSQL.
+    E2ePostgres,
+}
+
+impl Step {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Self; 10] = [
+        Self::Tools,
+        Self::Format,
+        Self::Contracts,
+        Self::Build,
+        Self::Lint,
+        Self::Crates,
+        Self::Web,
+        Self::Model,
+        Self::E2eSqlite,
+        Self::E2ePostgres,
+    ];
+
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether this step is pointless after `other` failed.
+    pub fn needs(self, other: Self) -> bool {
+        match self {
+            Self::Contracts => other == Self::Tools,
+            Self::Crates | Self::Model => other == Self::Build,
+            Self::E2eSqlite | Self::E2ePostgres => matches!(other, Self::Tools | Self::Build | Self::Model),
+            _ => false,
+        }
+    }
+}
+
+impl Suite<'_> {
+    pub(super) fn step(&mut self, step: Step, count: &mut Count) -> Result<()> {
+        match step {
+            Step::Tools => self.tools().map(drop),
+            Step::Format => self.format(count),
+            Step::Contracts => self.contracts(count),
+            Step::Build => self.binaries().map(drop),
+            Step::Lint => self.lint(count),
+            Step::Crates => self.crates(count),
+            Step::Web => self.web(count),
+            Step::Model => self.model(),
+            Step::E2eSqlite => self.end_to_end(None, count),
+            Step::E2ePostgres => {
+                let url = self.postgres()?.map(|postgres| postgres.url.clone());
+                self.end_to_end(Some(url.context(MISSING)?), count)
+            }
+        }
+    }
+
+    fn tools(&mut self) -> Result<Tools> {
+        if self.tools.is_none() {
+            self.tools = Some(Tools::ready(self.workspace, self.stop, &mut |line| println!("{line}"))?);
+        }
+        self.tools.clone().context("the tool chain is not there")
+    }
+
+    fn format(&mut self, count: &mut Count) -> Result<()> {
+        let rust = self.show(self.workspace.cargo().args(["fmt", "--all", "--check"]), count);
+        let solidity = self.tools().and_then(|tools| self.show(self.forge(&tools).args(["fmt", "--check"]), count));
+        rust.and(solidity)
+    }
+
+    fn contracts(&mut self, count: &mut Count) -> Result<()> {
+        let tools = self.tools()?;
+        self.show(self.forge(&tools).arg("build"), count)?;
+        self.show(self.forge(&tools).arg("test"), count)
+    }
+
+    fn forge(&self, tools: &Tools) -> Command {
+        let mut forge = Command::new(&tools.forge);
+        forge.current_dir(&self.workspace.root);
+        forge
+    }
+
+    fn binaries(&mut self) -> Result<Binaries> {
+        if self.binaries.is_none() {
+            // One selection of packages and targets for everything below, so that cargo unifies features once.
+            self.binaries = Some(Binaries::build(self.workspace, &["--workspace", "--all-targets"], self.stop)?);
+        }
+        self.binaries.clone().context("the binaries are not there")
+    }
+
+    fn lint(&mut self, count: &mut Count) -> Result<()> {
+        self.show(self.workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), count)
+    }
+
+    fn crates(&mut self, count: &mut Count) -> Result<()> {
+        let url = self.postgres()?.map(|postgres| {
+            println!("PostgreSQL: {}", postgres.describe());
+            postgres.url.clone()
+        });
+        self.cargo_tests(build::Selection::AllBut("e2e"), url.as_deref(), count)
+    }
+
+    fn web(&mut self, count: &mut Count) -> Result<()> {
+        require("node", "Node.js 20 or later: https://nodejs.org")?;
+        let tests = web_tests(&self.workspace.root.join("web"));
+        if tests.is_empty() {
+            println!("no tests under web/");
+            return Ok(());
+        }
+        self.show(Command::new("node").current_dir(&self.workspace.root).args(["--test", "--test-reporter=tap"]).args(tests), count)
+    }
+
+    fn model(&mut self) -> Result<()> {
+        let binaries = self.binaries()?;
+        let folder = model::ready(self.workspace, &binaries.gpu_node, self.stop)?;
+        println!("{} is in {}", model::MODEL, folder.display());
+        Ok(())
+    }
+
+    fn end_to_end(&mut self, url: Option<String>, count: &mut Count) -> Result<()> {
+        self.binaries()?;
+        self.cargo_tests(build::Selection::Only("e2e"), url.as_deref(), count)
+    }
+
+    /// With nextest where it is installed; otherwise the test binaries are run one after the other.
+    fn cargo_tests(&mut self, selection: build::Selection, url: Option<&str>, count: &mut Count) -> Result<()> {
+        let binaries = self.binaries()?;
+        let nextest = command::version("cargo-nextest").is_some();
+        let mut commands =
+            if nextest { vec![binaries.nextest(self.workspace, selection)] } else { binaries.tests(self.workspace, selection) };
+        let mut failed = Vec::new();
+        for command in &mut commands {
+            command.env("PARALLELIX_BINARIES", &binaries.folder);
+            match url {
+                Some(url) => command.env("DATABASE_URL", url),
+                None => command.env_remove("DATABASE_URL"),
+            };
+            if let Err(error) = self.show(command, count) {
+                failed.push(error.to_string());
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { bail!(failed.join("\n")) }
+    }
+
+    fn postgres(&mut self) -> Result<Option<&Postgres>> {
+        if self.postgres.is_none() {
+            self.postgres = Some(Postgres::find(self.stop)?);
+        }
+        Ok(self.postgres.as_ref().and_then(Option::as_ref))
+    }
+}
+
+/// `*.test.js`, `*.test.mjs` and `*.test.ts` below `folder`.
+fn web_tests(folder: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut tests: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name != "node_modules"))
+        .flat_map(|path| if path.is_dir() { web_tests(&path) } else { vec![path] })
+        .filter(|path| [".test.js", ".test.mjs", ".test.ts"].iter().any(|ending| path.to_string_lossy().ends_with(ending)))
+        .collect();
+    tests.sort();
+    tests
+}
