@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
-use super::ConfigFlag;
+use super::{ConfigFlag, print_line};
 use crate::config::{Config, EXAMPLE};
 use crate::link::MeterUrl;
 
@@ -91,7 +91,7 @@ impl InitArgs {
             "  gpu-node register --config {0} --owner-keystore FILE --owner-password-file FILE\n  gpu-node doctor --config {0}\n  gpu-node run --config {0}",
             path.display()
         );
-        println!("{}", path.display());
+        print_line(path.display())?;
         Ok(ExitCode::SUCCESS)
     }
 
