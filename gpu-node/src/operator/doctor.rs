@@ -64,11 +64,11 @@ impl Check {
         Self { outcome: Outcome::Fail, remediation: remedy.into(), ..Self::pass(id, title, actual, required) }
     }
 
-    fn as_warning(self) -> Self {
+    fn into_warning(self) -> Self {
         Self { outcome: Outcome::Warn, ..self }
     }
 
-    fn as_info(self) -> Self {
+    fn into_info(self) -> Self {
         Self { outcome: Outcome::Info, ..self }
     }
 

@@ -107,7 +107,7 @@ async fn serve_jobs(config: &Config, readiness: &Readiness, started: &Started, s
     let device = device(&engines);
     let serving = engines.iter().map(|(model, engine)| ServingModel { model: model.clone(), engine: Arc::new(engine.clone()) }).collect();
     let identity = Identity { operator, signer, deployment };
-    let jitter = Arc::new(|| rand::random::<f64>());
+    let jitter = Arc::new(rand::random::<f64>);
     let node = Node::new(identity, serving, device, config.link_limits(), outbox, SystemClock::shared(), jitter);
     let _ = started.set(Arc::clone(&node));
     tokio::select! {
