@@ -77,7 +77,9 @@ contract VectorsTest is Test {
         }
         assertEq(
             hashes.revocation(
-                IParalleliXAICredits.Revocation(_address(2, "owner"), uint32(_uint(2, "nonce")), _time(2, "signDeadline"))
+                IParalleliXAICredits.Revocation(
+                    _address(2, "owner"), uint32(_uint(2, "nonce")), _time(2, "signDeadline")
+                )
             ),
             _bytes32(2, "structHash"),
             "Revocation"
@@ -85,9 +87,7 @@ contract VectorsTest is Test {
         assertEq(hashes.clearance(_clearance(4)), _bytes32(4, "structHash"), "ClosureClearance");
         assertEq(hashes.batch(_batch(5)), _bytes32(5, "structHash"), "SettlementBatch");
         assertEq(hashes.receipt(_receipt(6)), _bytes32(6, "structHash"), "ServiceReceipt");
-        assertEq(
-            hashes.nodeKey(uint32(_uint(9, "operator")), _address(9, "key")), _bytes32(9, "structHash"), "NodeKey"
-        );
+        assertEq(hashes.nodeKey(uint32(_uint(9, "operator")), _address(9, "key")), _bytes32(9, "structHash"), "NodeKey");
     }
 
     function _domainSeparator(uint256 index) private view returns (bytes32) {

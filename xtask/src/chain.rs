@@ -79,25 +79,24 @@ impl Chain {
         self.rpc("anvil_setBalance", json!([address, format!("{:#x}", u128::from(eth) * 1_000_000_000_000_000_000)])).map(drop)
     }
 
-    /// A view call; `signature` as `name(inputs)(outputs)`. One string for each output, numbers in decimal.
-    pub fn call(&self, to: &str, signature: &str, arguments: &[&str]) -> Result<Vec<String>> {
+    /// A view call; `signature` as `name(inputs)(outputs)`. One value for each output: lists and tuples as arrays, whole
+    /// numbers above 64 bits as strings.
+    pub fn call(&self, to: &str, signature: &str, arguments: &[&str]) -> Result<Vec<Value>> {
         let mut cast = Command::new(&self.cast);
         cast.args(["call", "--json", "--rpc-url", &self.rpc_url, to, signature]).args(arguments);
         let said = command::capture(&mut cast, CALL_LIMIT, &self.stop)?;
-        let outputs: Vec<Value> =
-            serde_json::from_str(&said).with_context(|| format!("`cast call {signature}` printed no JSON: {said}"))?;
-        Ok(outputs.iter().map(plain).collect())
+        serde_json::from_str(&said).with_context(|| format!("`cast call {signature}` printed no JSON: {said}"))
     }
 
     /// A view call with one output.
-    pub fn call_one(&self, to: &str, signature: &str, arguments: &[&str]) -> Result<String> {
+    pub fn call_one(&self, to: &str, signature: &str, arguments: &[&str]) -> Result<Value> {
         self.call(to, signature, arguments)?.into_iter().next().with_context(|| format!("{signature} returned nothing"))
     }
 
     /// A view call with one unsigned number.
     pub fn call_number(&self, to: &str, signature: &str, arguments: &[&str]) -> Result<u128> {
-        let text = self.call_one(to, signature, arguments)?;
-        text.parse().with_context(|| format!("{signature} returned `{text}`, which is no number"))
+        let value = self.call_one(to, signature, arguments)?;
+        plain(&value).parse().with_context(|| format!("{signature} returned `{value}`, which is no number"))
     }
 
     /// Sends a transaction, waits until it is mined, and returns its hash. Errors when it reverts.
@@ -135,9 +134,9 @@ fn hex_number(value: &Value) -> Result<u64> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).with_context(|| format!("`{text}` is no number"))
 }
 
-fn plain(value: &Value) -> String {
-    // cast writes large numbers as `1000000000000 [1e12]` where it does not write JSON numbers.
-    value.as_str().map_or_else(|| value.to_string(), |text| text.split(" [").next().unwrap_or(text).to_owned())
+/// A JSON value as `cast` takes it: a string without quotes, anything else as it is written.
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -145,10 +144,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_the_chain_and_of_cast_are_read() {
+    fn values_are_read_from_the_chain_and_written_for_cast() {
         assert_eq!(hex_number(&json!("0x1f")).unwrap(), 31);
         assert!(hex_number(&json!(null)).is_err());
-        assert_eq!(plain(&json!("1000000000000 [1e12]")), "1000000000000");
+        assert_eq!(plain(&json!("100000000000000000000")), "100000000000000000000");
         assert_eq!(plain(&json!(true)), "true");
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::chain::plain;
 use crate::http::Api;
 use crate::model::MODEL_ID;
 use crate::network::Network;
@@ -217,11 +218,9 @@ impl At {
 
 /// Credits that the vault owes the operator.
 pub fn claimable(network: &Network, operator: &Operator) -> Result<u128> {
-    let view =
+    let views =
         network.chain.call_one(&network.deployment.credits, "operators(uint32[])((address,uint96)[])", &[&format!("[{}]", operator.id)])?;
-    let number =
-        view.rsplit(',').next().map(|last| last.trim().trim_end_matches([')', ']']).split(' ').next().unwrap_or_default().to_owned());
-    number.and_then(|number| number.parse().ok()).with_context(|| format!("unreadable operator view: {view}"))
+    plain(&views[0][1]).parse().with_context(|| format!("unreadable operator view: {views}"))
 }
 
 /// Asks the settlement contract whether a settled receipt (as `GET /v1/receipts/{id}` shows it) stands in its batch.
@@ -256,13 +255,9 @@ pub fn verify(network: &Network, shown: &Value) -> Result<bool> {
         signature,
         &[&plain(&shown["batch"]["seq"]), &format!("({tuple})"), &plain(&shown["signature"]), &format!("[{}]", proof.join(","))],
     )?;
-    Ok(verdict == "true")
+    Ok(verdict == true)
 }
 
 fn snake(name: &str) -> String {
     name.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] }).collect()
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -18,14 +18,15 @@ pub(super) const DEV_ACCOUNT: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266
 const DUMP_SECONDS: u64 = 5;
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// How anvil is started; puts the last whole dump in place of one that a kill cut short.
+/// How anvil is started: a block for each transaction at once, and one each `block_time_s`, so that depth grows by itself.
+/// Also puts the last whole dump in place of one that a kill cut short.
 pub(super) fn program(plan: &Plan, ports: &Ports, tools: &Tools) -> Result<Program> {
     let folder = plan.dir.join("chain");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let state = folder.join("state.json");
     keep_whole_dump(&state, &folder.join("state.whole.json"))?;
     let arguments = format!(
-        "--host 127.0.0.1 --port {} --chain-id {CHAIN_ID} --block-time {} --state-interval {DUMP_SECONDS} --state",
+        "--host 127.0.0.1 --port {} --chain-id {CHAIN_ID} --block-time {} --mixed-mining --state-interval {DUMP_SECONDS} --state",
         ports.chain, plan.pace.block_time_s
     );
     let mut arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();

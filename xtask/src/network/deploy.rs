@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::Parts;
-use super::anvil::DEV_ACCOUNT;
+use super::anvil::{CHAIN_ID, DEV_ACCOUNT};
 use super::plan::Plan;
 use crate::chain::Chain;
 use crate::command;
@@ -52,7 +53,7 @@ pub fn ready(plan: &Plan, parts: &Parts, chain: &Chain, settler: &str, stop: &St
     let path = plan.deployment_file();
     if path.is_file() {
         let deployment = Deployment::read(&path)?;
-        let code = chain.rpc("eth_getCode", serde_json::json!([deployment.credits, "latest"]))?;
+        let code = chain.rpc("eth_getCode", json!([deployment.credits, "latest"]))?;
         ensure!(
             code.as_str().is_some_and(|code| code.len() > 2),
             "{} names a vault at {}, and the chain has no code there; `--fresh` starts over",
@@ -62,18 +63,32 @@ pub fn ready(plan: &Plan, parts: &Parts, chain: &Chain, settler: &str, stop: &St
         return Ok(deployment);
     }
     say("deploying the contracts");
+    let config = plan.dir.join("deploy.json");
+    fs::write(&config, deploy_config(plan, settler, &path)?).with_context(|| format!("cannot write {}", config.display()))?;
     let mut forge = Command::new(&parts.tools.forge);
     forge.current_dir(&parts.root).args(["script", "script/Deploy.s.sol", "--broadcast", "--slow", "--non-interactive"]);
-    forge.args(["--rpc-url", chain.rpc_url(), "--unlocked", "--sender", DEV_ACCOUNT]);
-    forge.envs([
-        ("DEPLOYMENT_FILE", path.display().to_string()),
-        ("SETTLER", settler.to_owned()),
-        ("FEE_BPS", plan.fee_bps.to_string()),
-        ("EXIT_DELAY", plan.pace.exit_delay_s.to_string()),
-        ("VELOCITY_WINDOW", plan.pace.velocity_window_s.to_string()),
-    ]);
+    forge.args(["--rpc-url", chain.rpc_url(), "--unlocked", "--sender", DEV_ACCOUNT]).env("DEPLOY_CONFIG", &config);
+    forge.env("FOUNDRY_BROADCAST", plan.dir.join("broadcast")); // several networks deploy at once in tests
     command::capture(&mut forge, DEPLOY_LIMIT, stop).context("the contracts could not be deployed")?;
     let deployment = Deployment::read(&path)?;
     say(&format!("contracts deployed: vault {}, settlement {}", deployment.credits, deployment.settlement));
     Ok(deployment)
+}
+
+/// What the script reads: one dev account owns and guards everything and holds the test token.
+fn deploy_config(plan: &Plan, settler: &str, output: &Path) -> Result<String> {
+    let config = json!({
+        "chainId": CHAIN_ID,
+        "testToken": {"holders": [DEV_ACCOUNT], "amountPrlx": 100_000_000},
+        "owner": DEV_ACCOUNT,
+        "guardian": DEV_ACCOUNT,
+        "disputer": DEV_ACCOUNT,
+        "settler": settler,
+        "exitDelay": plan.pace.exit_delay_s,
+        "velocityWindow": plan.pace.velocity_window_s,
+        "feeBps": plan.fee_bps,
+        "incidentCap": "1000000000000",
+        "output": output,
+    });
+    serde_json::to_string_pretty(&config).context("the config is plain text")
 }

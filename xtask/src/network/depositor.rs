@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::deploy::Deployment;
 use super::{keys, typed};
-use crate::chain::{Chain, Key, Sender};
+use crate::chain::{Chain, Key, Sender, plain};
 use crate::http::Api;
 use crate::secret;
 use crate::stop::{Stop, wait_until};
@@ -108,13 +108,14 @@ impl Depositor {
 
     /// The vault account.
     pub fn account(&self, chain: &Chain, deployment: &Deployment) -> Result<AccountView> {
-        let id = chain.call_one(&deployment.credits, "accountOf(address)(uint32)", &[&self.key.address])?;
-        if id == "0" {
+        let id = chain.call_number(&deployment.credits, "accountOf(address)(uint32)", &[&self.key.address])?;
+        let id = u32::try_from(id).context("an account id has 32 bits")?;
+        if id == 0 {
             return Ok(AccountView::default());
         }
         let view = "accounts(uint32[])((address,uint64,uint64,uint48,uint40,uint40,uint64,uint64,uint32)[])";
-        let tuple = chain.call_one(&deployment.credits, view, &[&format!("[{id}]")])?;
-        AccountView::read(&id, &tuple)
+        let views = chain.call_one(&deployment.credits, view, &[&format!("[{id}]")])?;
+        AccountView::read(id, &views[0])
     }
 
     /// Gets PRLX and gas from the development chain's first account, signs, deposits and authorizes.
@@ -134,11 +135,11 @@ impl Depositor {
         let signature = chain.sign_typed(&self.key, &typed::spend_authorization(deployment, &authorization))?;
         let permit_nonce = chain.call_one(&deployment.prlx, "nonces(address)(uint256)", &[&self.key.address])?;
         let name = chain.call_one(&deployment.prlx, "name()(string)", &[])?;
-        let permit = typed::permit(deployment, &name, &self.key.address, &amount_wei, &permit_nonce, deadline);
+        let permit = typed::permit(deployment, &plain(&name), &self.key.address, &amount_wei, &plain(&permit_nonce), deadline);
         let (v, r, s) = split(&chain.sign_typed(&self.key, &permit)?)?;
 
         let signed_fields = ["owner", "cap", "exposure", "validUntil", "challenge", "nonce", "signDeadline"];
-        let tuple: Vec<String> = signed_fields.iter().map(|field| typed::plain(&authorization[field])).collect();
+        let tuple: Vec<String> = signed_fields.iter().map(|field| plain(&authorization[field])).collect();
         chain.send(
             Sender::Keystore(&self.key),
             &deployment.credits,
@@ -187,19 +188,16 @@ impl Depositor {
 }
 
 impl AccountView {
-    /// From the tuple of `accounts(uint32[])`, which cast prints as `[(owner, settled, limit, …)]`.
-    fn read(id: &str, tuple: &str) -> Result<Self> {
-        let unreadable = || format!("unreadable account view: {tuple}");
-        let plain = tuple.replace(['[', ']', '(', ')', '"'], "");
-        let fields: Vec<&str> = plain.split(',').map(|field| field.trim().split(' ').next().unwrap_or_default()).collect();
-        let number = |index: usize| -> Result<u64> { fields.get(index).and_then(|field| field.parse().ok()).with_context(unreadable) };
+    /// From one element of what `accounts(uint32[])` returns: `[owner, settled, limit, …]`.
+    fn read(id: u32, tuple: &Value) -> Result<Self> {
+        let number = |index: usize| tuple[index].as_u64().with_context(|| format!("unreadable account view: {tuple}"));
         Ok(Self {
-            id: id.parse().with_context(unreadable)?,
+            id,
             settled: number(1)?,
             limit: number(2)?,
             settle_deadline: number(5)?,
             net_deposited: number(6)?,
-            auth_nonce: u32::try_from(number(8)?).with_context(unreadable)?,
+            auth_nonce: u32::try_from(number(8)?).context("a nonce has 32 bits")?,
         })
     }
 }
@@ -234,10 +232,10 @@ mod tests {
 
     #[test]
     fn an_account_view_is_read_as_cast_prints_it() {
-        let tuple = "[(0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266, 7, 100 [1e2], 50, 1700000000 [1.7e9], 1800000000 [1.8e9], 100, 200, 3)]";
+        let tuple = json!(["0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", 7, 100, 50, 1_700_000_000, 1_800_000_000, 100, 200, 3]);
         let view = AccountView { id: 2, settled: 7, limit: 100, settle_deadline: 1_800_000_000, net_deposited: 100, auth_nonce: 3 };
-        assert_eq!(AccountView::read("2", tuple).unwrap(), view);
-        assert!(AccountView::read("2", "[]").is_err());
+        assert_eq!(AccountView::read(2, &tuple).unwrap(), view);
+        assert!(AccountView::read(2, &json!([])).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod operators; // registered operators and their nodes
 pub mod plan; // what to bring up
 pub mod ports; // where it listens
 pub mod process; // one process
-mod typed; // what a depositor signs
+pub mod typed; // what a depositor signs
 pub mod watch; // status lines
 
 use std::fs::{self, File, TryLockError};
@@ -284,7 +284,7 @@ impl Network {
         match name {
             "meter" => format!("{}  {} nodes", self.facts().meter_url(), pool["nodes"].as_array().map_or(0, Vec::len)),
             "keeper" => {
-                let last = self.chain.call_one(&self.deployment.settlement, "lastSeq()(uint64)", &[]);
+                let last = self.chain.call_number(&self.deployment.settlement, "lastSeq()(uint64)", &[]);
                 last.map(|seq| format!("{seq} batches settled")).unwrap_or_default()
             }
             _ => self.operators.iter().find(|operator| operator.name == name).map(|operator| operator.figures(pool)).unwrap_or_default(),

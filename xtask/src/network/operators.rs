@@ -41,7 +41,7 @@ impl Operator {
         let nodes = pool["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let is_ours = |node: &&Value| node["node"].as_str().is_some_and(|address| address.eq_ignore_ascii_case(&self.node.address));
         let Some(node) = nodes.iter().find(is_ours) else { return format!("operator {}, not linked", self.id) };
-        format!("operator {}  {} active", self.id, node["active"].as_u64().unwrap_or(0))
+        format!("operator {}  {} active, {} served", self.id, node["active"]["value"], node["answers_served"]["value"])
     }
 }
 
@@ -67,7 +67,9 @@ pub fn ready(
         if operator.id == 0 {
             chain.set_balance(&operator.owner.address, 10)?;
             let mut register = Command::new(&parts.binaries.gpu_node);
-            register.args(["register", "--config"]).arg(&operator.config);
+            register.args(["register", "--yes", "--config"]).arg(&operator.config);
+            register.arg("--owner-keystore").arg(&operator.owner.keystore);
+            register.arg("--owner-password-file").arg(&operator.owner.password_file);
             command::capture(&mut register, REGISTER_LIMIT, stop).with_context(|| format!("{} could not be registered", operator.name))?;
             operator.id = operator_of(chain, deployment, &operator)?;
             ensure!(operator.id != 0, "`gpu-node register` ended well, and the registry does not know the key of {}", operator.name);
@@ -81,36 +83,37 @@ pub fn ready(
 /// The operator that the node key belongs to; 0 when it belongs to none.
 fn operator_of(chain: &Chain, deployment: &Deployment, operator: &Operator) -> Result<u32> {
     let known = chain.call(&deployment.registry, "operatorOfNode(address)(uint32,uint40,uint40)", &[&operator.node.address])?;
-    known.first().and_then(|id| id.parse().ok()).context("operatorOfNode returned no operator id")
+    known.first().and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).context("operatorOfNode returned no operator id")
 }
 
 fn write_config(facts: &Facts<'_>, operator: &Operator, admin: u16) -> Result<()> {
     let text = format!(
         r#"meters = [{meter}]
-rpc_url = {rpc_url}
-deployment = {deployment}
+keystore = {node}
+password_file = {node_password}
+state_dir = {state}
 admin_listen = "127.0.0.1:{admin}"
-state = {state}
-
-[keys]
-node_keystore = {node}
-node_password_file = {node_password}
-owner_keystore = {owner}
-owner_password_file = {owner_password}
+drain_s = 20
 
 [[models]]
 id = "{MODEL_ID}"
-folder = {model}
+path = {model}
+
+[engine]
+threads = {threads}
+
+[chain]
+rpc_url = {rpc_url}
+deployment = {deployment}
 "#,
         meter = quoted(&facts.meter_url()),
-        rpc_url = quoted(&facts.rpc_url()),
-        deployment = path(&facts.plan.deployment_file()),
-        state = path(&facts.plan.dir.join(&operator.name).join("state")),
         node = path(&operator.node.keystore),
         node_password = path(&operator.node.password_file),
-        owner = path(&operator.owner.keystore),
-        owner_password = path(&operator.owner.password_file),
+        state = path(&facts.plan.dir.join(&operator.name).join("state")),
         model = path(facts.model),
+        threads = facts.plan.node_threads,
+        rpc_url = quoted(&facts.rpc_url()),
+        deployment = path(&facts.plan.deployment_file()),
     );
     write(&operator.config, &text).map(drop)
 }

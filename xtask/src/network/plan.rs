@@ -48,6 +48,8 @@ pub struct Plan {
     pub nodes: usize,
     /// Whether there is a node of the project's own, for when no other is there.
     pub fallback: bool,
+    /// Threads that each node computes with; 0 is all of the machine.
+    pub node_threads: u32,
     /// Time.
     pub pace: Pace,
     /// Credits for a million tokens.
@@ -68,6 +70,7 @@ impl Plan {
             database: Database::Sqlite,
             nodes: 1,
             fallback: true,
+            node_threads: 0,
             pace: Pace {
                 block_time_s: 1,
                 confirmations: 2,
@@ -93,7 +96,7 @@ impl Plan {
             exit_delay_s: 3_600,
             keeper_period_ms: 500,
         };
-        Self { pace, well_known_ports: false, own_groups: false, ..Self::demo(dir) }
+        Self { pace, node_threads: 1, well_known_ports: false, own_groups: false, ..Self::demo(dir) }
     }
 
     /// Where the deploy script says what is where.

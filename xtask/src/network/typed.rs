@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::deploy::Deployment;
 
-pub(super) fn spend_authorization(deployment: &Deployment, message: &Value) -> Value {
+/// Authorizes debits; fields as in the struct of that name.
+pub fn spend_authorization(deployment: &Deployment, message: &Value) -> Value {
     credits(
         deployment,
         "SpendAuthorization",
@@ -17,26 +18,22 @@ pub(super) fn spend_authorization(deployment: &Deployment, message: &Value) -> V
     )
 }
 
-pub(super) fn sign_in(deployment: &Deployment, message: &Value) -> Value {
+/// Opens a session and authorizes nothing.
+pub fn sign_in(deployment: &Deployment, message: &Value) -> Value {
     let fields = json!([
         {"name": "owner", "type": "address"}, {"name": "challenge", "type": "bytes32"}, {"name": "signDeadline", "type": "uint40"},
     ]);
     credits(deployment, "SignIn", &fields, message)
 }
 
-/// EIP-2612.
-pub(super) fn permit(deployment: &Deployment, token: &str, owner: &str, wei: &str, nonce: &str, deadline: u64) -> Value {
+/// Lets the vault take `wei` of PRLX (EIP-2612).
+pub fn permit(deployment: &Deployment, token: &str, owner: &str, wei: &str, nonce: &str, deadline: u64) -> Value {
     let fields = json!([
         {"name": "owner", "type": "address"}, {"name": "spender", "type": "address"}, {"name": "value", "type": "uint256"},
         {"name": "nonce", "type": "uint256"}, {"name": "deadline", "type": "uint256"},
     ]);
     let message = json!({"owner": owner, "spender": deployment.credits, "value": wei, "nonce": nonce, "deadline": deadline});
     document(token, deployment.chain_id, &deployment.prlx, "Permit", &fields, &message)
-}
-
-/// A field of a message as `cast` takes it.
-pub(super) fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn credits(deployment: &Deployment, name: &str, fields: &Value, message: &Value) -> Value {

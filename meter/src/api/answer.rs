@@ -1,0 +1,223 @@
+//! A completion in OpenAI's shape: the order that leads to it, the whole answer, and the parts that a stream shares with it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use serde_json::{Value, json};
+use wire::{AmountError, B256, ModelRate, message_cost_up};
+
+use super::error::ApiError;
+use super::types::Options;
+use super::{ApiState, REQUEST_ID, sse};
+use crate::serving::catalog::Model;
+use crate::serving::hold::{AnswerLength, Payer};
+use crate::serving::request::{Answer, AnswerEnd, AnswerEvent, Order, Outcome, ServeError, ServedBy};
+
+/// Prompts above so many bytes are tokenised off the request threads.
+const RENDER_BYTES_INLINE: usize = 16 << 10;
+
+/// Which of OpenAI's two shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `chat.completion`.
+    Chat,
+    /// `text_completion`.
+    Text,
+}
+
+/// What stands in every object of one answer.
+#[derive(Clone)]
+pub(super) struct Frame {
+    /// Which shape.
+    pub(super) shape: Shape,
+    /// The receipt's id.
+    pub(super) request_id: B256,
+    /// Model id.
+    pub(super) model: String,
+    /// Seconds since the epoch.
+    pub(super) created: u64,
+    /// Ceiling that was reserved.
+    pub(super) max_tokens: u32,
+    /// Whether credits set it.
+    pub(super) clamped: bool,
+}
+
+/// Renders `text_bytes` of prompt by `render`, off the request threads when it is long; few at once.
+pub(super) async fn rendered(
+    state: &ApiState,
+    text_bytes: usize,
+    render: impl FnOnce() -> Result<Vec<u32>, prompt::PromptError> + Send + 'static,
+) -> Result<Vec<u32>, ApiError> {
+    let outcome = if text_bytes <= RENDER_BYTES_INLINE {
+        render()
+    } else {
+        let permit = state.rendering.acquire().await.map_err(|error| ApiError::unavailable(&error))?;
+        let outcome = tokio::task::spawn_blocking(render).await.map_err(|error| ApiError::unavailable(&error))?;
+        drop(permit);
+        outcome
+    };
+    outcome.map_err(|error| ApiError::bad_request("invalid_prompt", error.to_string()))
+}
+
+/// Serves a rendered prompt and answers in `shape`, streamed or whole.
+pub(super) async fn respond(
+    state: &ApiState,
+    payer: Payer,
+    model: Arc<Model>,
+    prompt: Vec<u32>,
+    options: Options,
+    shape: Shape,
+) -> Result<Response, ApiError> {
+    let length = answer_length(&model, prompt.len(), options.max_tokens, shape)?;
+    let request_id = B256::from(rand::random::<[u8; 32]>());
+    let created = state.serving.rooms().clock.now_s();
+    let order = Order { request_id, payer, model: Arc::clone(&model), prompt, params: options.params, length };
+    let answer = state.serving.serve(order).await.map_err(|error| ApiError::from(error).of_request(request_id.to_string()))?;
+
+    let reservation = answer.reservation;
+    let frame =
+        Frame { shape, request_id, model: model.id.clone(), created, max_tokens: reservation.max_tokens, clamped: reservation.clamped };
+    let mut response = if options.stream {
+        sse::respond(frame, answer, options.include_usage).await?
+    } else {
+        whole(&frame, answer).await?.into_response()
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// What the client asked for against what the context leaves.
+fn answer_length(model: &Model, prompt_tokens: usize, named: Option<u32>, shape: Shape) -> Result<AnswerLength, ApiError> {
+    let context = model.context_tokens;
+    let prompt_field = if shape == Shape::Chat { "messages" } else { "prompt" };
+    let left = u32::try_from(prompt_tokens).ok().and_then(|prompt_tokens| context.checked_sub(prompt_tokens)).filter(|left| *left > 0);
+    let Some(left) = left else {
+        let message = format!(
+            "the prompt has {prompt_tokens} tokens, the context of `{}` is {context} with at least 1 for the answer; shorten it",
+            model.id
+        );
+        return Err(ApiError::invalid(prompt_field, "context_length_exceeded", message));
+    };
+    match named {
+        Some(max_tokens) if max_tokens > context => {
+            let message = format!("`max_tokens` is {max_tokens}, the context of `{}` is {context}; ask for at most {left}", model.id);
+            Err(ApiError::invalid("max_tokens", "context_length_exceeded", message))
+        }
+        // Stock clients name a round number and expect what fits.
+        Some(max_tokens) => Ok(AnswerLength::Named(max_tokens.min(left))),
+        None => Ok(AnswerLength::UpTo(left)),
+    }
+}
+
+async fn whole(frame: &Frame, mut answer: Answer) -> Result<Json<Value>, ApiError> {
+    let mut text = String::new();
+    while let Some(event) = answer.events.recv().await {
+        match event {
+            AnswerEvent::Started(_) => {}
+            AnswerEvent::Text(piece) => text.push_str(&piece),
+            AnswerEvent::Done(outcome) => return Ok(Json(frame.whole(&text, &outcome))),
+            AnswerEvent::Failed(error, outcome) => return Err(frame.failure(error, outcome.as_deref(), Some(&text))),
+        }
+    }
+    // Only a panicking task ends so; recovery settles the hold.
+    Err(frame.failure(ServeError::Capture, None, Some(&text)))
+}
+
+impl Frame {
+    /// An object of the stream.
+    pub(super) fn chunk(&self, choices: Value) -> Value {
+        let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
+        self.object(object, choices)
+    }
+
+    /// The one choice of a chunk with new text.
+    pub(super) fn text_choice(&self, text: &str) -> Value {
+        self.stream_choice(json!({ "content": text }), text, Value::Null)
+    }
+
+    /// The first choice of a chat, which names the role. `None` in the other shape.
+    pub(super) fn role_choice(&self) -> Option<Value> {
+        (self.shape == Shape::Chat).then(|| self.stream_choice(json!({ "role": "assistant", "content": "" }), "", Value::Null))
+    }
+
+    /// The last choice, which says why it ended.
+    pub(super) fn end_choice(&self, finish_reason: &str) -> Value {
+        self.stream_choice(json!({}), "", finish_reason.into())
+    }
+
+    fn stream_choice(&self, delta: Value, text: &str, finish_reason: Value) -> Value {
+        match self.shape {
+            Shape::Chat => json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason }]),
+            Shape::Text => json!([{ "index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason }]),
+        }
+    }
+
+    fn whole(&self, text: &str, outcome: &Outcome) -> Value {
+        let finish_reason = finish_reason(outcome.end);
+        let (object, choice) = match self.shape {
+            Shape::Chat => {
+                let message = json!({ "role": "assistant", "content": text, "refusal": null });
+                ("chat.completion", json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason }))
+            }
+            Shape::Text => ("text_completion", json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason })),
+        };
+        let mut body = self.object(object, json!([choice]));
+        body["usage"] = usage(outcome);
+        body["parallelix"] = self.parallelix(outcome);
+        body
+    }
+
+    fn object(&self, object: &str, choices: Value) -> Value {
+        let prefix = if self.shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
+        let id = format!("{prefix}-{:x}", self.request_id);
+        json!({ "id": id, "object": object, "created": self.created, "model": self.model, "choices": choices })
+    }
+
+    /// Which receipt, which node, under which ceiling.
+    pub(super) fn parallelix(&self, outcome: &Outcome) -> Value {
+        let ServedBy { node, operator, fallback } = outcome.by;
+        json!({
+            "receipt_id": self.request_id, "receipt_state": outcome.state,
+            "node": node, "operator": operator, "fallback": fallback,
+            "max_tokens": self.max_tokens, "clamped": self.clamped,
+        })
+    }
+
+    /// A refusal, or a failure with what was charged for what arrived.
+    pub(super) fn failure(&self, error: ServeError, outcome: Option<&Outcome>, partial_text: Option<&str>) -> ApiError {
+        let mut refusal = ApiError::from(error).of_request(self.request_id.to_string());
+        if let Some(outcome) = outcome {
+            let mut metadata = json!({ "usage": usage(outcome), "parallelix": self.parallelix(outcome) });
+            if let Some(text) = partial_text {
+                metadata["partial_text"] = text.into();
+            }
+            refusal = refusal.with_metadata(metadata).after_billing();
+        }
+        refusal
+    }
+}
+
+/// Counts and charge.
+pub(super) fn usage(outcome: &Outcome) -> Value {
+    json!({
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "total_tokens": u64::from(outcome.prompt_tokens) + u64::from(outcome.completion_tokens),
+        "cost_credits": outcome.cost,
+        "cost": outcome.cost.to_string(),
+    })
+}
+
+/// As OpenAI's clients know it.
+pub(super) fn finish_reason(end: AnswerEnd) -> &'static str {
+    if end == AnswerEnd::Length { "length" } else { "stop" }
+}
+
+/// The price of one million tokens as decimal PRLX, rounded up to one credit, which such a price never needs.
+pub(super) fn rate_prlx(rate: ModelRate) -> Result<String, AmountError> {
+    Ok(message_cost_up(rate, 1_000_000)?.to_string())
+}

@@ -1,0 +1,104 @@
+//! `/v1/keys`: a wallet's API keys. Only a session comes here: a key can't make, see or end keys.
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use wire::Credits;
+
+use super::error::ApiError;
+use super::session::{private, session_caller};
+use super::{ApiState, body};
+use crate::identity::{ApiKey, KeyId};
+
+const BODY_BYTES_MAX: usize = 4 << 10;
+
+/// Routes of this file.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new().route("/v1/keys", get(list).post(create)).route("/v1/keys/{id}", delete(revoke))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateKey {
+    name: String,
+    #[serde(default)]
+    limit_credits: Option<u64>,
+}
+
+/// A key as its owner sees it.
+#[derive(Serialize)]
+struct KeyReply {
+    id: KeyId,
+    object: &'static str,
+    name: String,
+    prefix: String,
+    limit_credits: Option<Credits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent_credits: Option<Credits>,
+    created_at: u64,
+    last_used_at: Option<u64>,
+    revoked_at: Option<u64>,
+    /// The key itself, in the reply that makes it and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+}
+
+impl From<ApiKey> for KeyReply {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id,
+            object: "api_key",
+            name: key.name,
+            prefix: key.prefix,
+            limit_credits: key.limit,
+            spent_credits: None,
+            created_at: key.created_at,
+            last_used_at: key.last_used_at,
+            revoked_at: key.revoked_at,
+            key: None,
+        }
+    }
+}
+
+async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
+    let caller = session_caller(&state, request.headers()).await?;
+    let (_, fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
+    let limit = fields.limit_credits.map(Credits::new).transpose();
+    let limit = limit.map_err(|error| ApiError::invalid("limit_credits", "invalid_limit", error.to_string()))?;
+
+    let made = state.identity.create_key(caller.wallet, &fields.name, limit).await?;
+
+    let reply = KeyReply { key: Some(made.key.reveal().to_owned()), ..KeyReply::from(made.facts) };
+    Ok(private((StatusCode::CREATED, Json(reply))))
+}
+
+async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Reply {
+        object: &'static str,
+        data: Vec<KeyReply>,
+    }
+    let caller = session_caller(&state, &headers).await?;
+    let mut data = Vec::new();
+    for key in state.identity.list_keys(caller.wallet).await? {
+        let spent = state.ledger.key_usage(&key.id.into()).await?;
+        data.push(KeyReply { spent_credits: Some(spent), ..KeyReply::from(key) });
+    }
+    Ok(private(Json(Reply { object: "list", data })))
+}
+
+async fn revoke(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Reply {
+        id: KeyId,
+        object: &'static str,
+        revoked: bool,
+    }
+    let caller = session_caller(&state, &headers).await?;
+    let id: KeyId = id.parse()?;
+    state.identity.revoke_key(caller.wallet, id).await?;
+    Ok(private(Json(Reply { id, object: "api_key", revoked: true })))
+}

@@ -1,0 +1,108 @@
+//! The HTTP interface (`docs/protocol.md`, section 7): one file for each resource, each thin.
+//!
+//! Invariants of absence: status codes stand in [`error`] alone; no handler moves money or talks to a node by itself.
+
+mod account;
+mod answer; // a whole completion in OpenAI's shape, and what the stream shares with it
+pub mod auth; // headers → payer or keeper
+mod body; // bounded in bytes and time
+mod chat_completions;
+mod completions;
+mod credits;
+mod deployment;
+pub mod error; // every refusal, with its status
+mod keys;
+pub mod listener; // accept loop
+mod models;
+mod node_link;
+mod pool;
+mod receipts;
+mod session; // challenge, sign-in, sign-out
+mod settlement;
+mod sse; // a streamed completion
+mod types; // OpenAI's requests, read field by field
+mod web; // the page
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alloy::signers::local::PrivateKeySigner;
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use daemon::admin::{Readiness, health_routes};
+use http::{HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
+use wire::Address;
+
+use crate::identity::Identity;
+use crate::ledger::Ledger;
+use crate::serving::Serving;
+use error::ApiError;
+
+/// Names a request in answers and logs; of a completion it is the receipt's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the handlers share. Clones share everything.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The rooms.
+    pub serving: Serving,
+    /// Who calls.
+    pub identity: Identity,
+    /// Where money is counted.
+    pub ledger: Ledger,
+    /// Signs batches.
+    pub settler: PrivateKeySigner,
+    /// Who may ask for that.
+    pub keepers: Arc<BTreeSet<Address>>,
+    /// How the process is.
+    pub readiness: Readiness,
+    /// Large prompts that are tokenised at once; it is the one thing here that takes a processor for long.
+    pub rendering: Arc<Semaphore>,
+}
+
+/// All routes.
+pub fn router(state: ApiState) -> Router {
+    let health = health_routes(state.readiness.clone());
+    Router::new()
+        .route("/v1/chat/completions", post(chat_completions::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/v1/credits", get(credits::show))
+        .route("/v1/receipts", get(receipts::list))
+        .route("/v1/receipts/{id}", get(receipts::one))
+        .route("/v1/pool", get(pool::show))
+        .route("/v1/settlement/feed", get(settlement::feed))
+        .route("/v1/settlement/batches", post(settlement::countersign))
+        .route("/v1/settlement/batches/{seq}", get(settlement::standing))
+        .route("/v1/deployment", get(deployment::show))
+        .route(wire::node::LINK_PATH, get(node_link::open))
+        .merge(account::routes())
+        .merge(keys::routes())
+        .merge(session::routes())
+        .merge(web::routes())
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .fallback(|| async { ApiError::no_route() })
+        .with_state(state)
+        .merge(health)
+        .layer(middleware::from_fn(observe))
+}
+
+/// Gives every answer an id, and counts it under its route, never under its path.
+async fn observe(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let mut response = next.run(request).await;
+    if !response.headers().contains_key(&REQUEST_ID) {
+        let id = format!("0x{}", hex::encode(rand::random::<[u8; 16]>()));
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+    }
+    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    metrics::counter!("meter_http_responses_total", "route" => route, "status" => response.status().as_u16().to_string()).increment(1);
+    response
+}

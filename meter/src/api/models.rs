@@ -1,0 +1,35 @@
+//! `GET /v1/models`: OpenAI's list; beside it price, context and how many nodes are online.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use super::ApiState;
+use super::answer::rate_prlx;
+use super::error::ApiError;
+use crate::serving::catalog::Model;
+
+pub(super) async fn list(State(state): State<ApiState>) -> Json<Value> {
+    let models: Vec<Value> = state.serving.rooms().catalog.iter().map(|model| describe(&state, model)).collect();
+    Json(json!({ "object": "list", "data": models }))
+}
+
+pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let model = state.serving.rooms().catalog.get(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
+    Ok(Json(describe(&state, model)))
+}
+
+fn describe(state: &ApiState, model: &Model) -> Value {
+    let rooms = state.serving.rooms();
+    let rate = model.rate_at(rooms.clock.now_s());
+    let (fallback, network): (Vec<_>, Vec<_>) =
+        rooms.fleet.nodes().into_iter().filter(|node| node.serves(&model.id, 1)).partition(|node| node.facts.fallback);
+    json!({
+        "id": model.id, "object": "model", "created": 0, "owned_by": "parallelix",
+        "context_tokens": model.context_tokens,
+        "model_root": model.model_root, "engine": model.engine,
+        "credits_per_million_tokens": rate,
+        "prlx_per_million_tokens": rate.and_then(|rate| rate_prlx(rate).ok()),
+        "nodes_online": network.len(), "fallback_nodes_online": fallback.len(),
+    })
+}

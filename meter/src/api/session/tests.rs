@@ -1,0 +1,206 @@
+//! Signing in, keys and refusals as a client sees them, through the whole router.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alloy::primitives::aliases::U40;
+use alloy::signers::local::PrivateKeySigner;
+use axum::body::Body;
+use daemon::admin::Readiness;
+use daemon::clock::ManualClock;
+use http::Response;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+use wire::deployment::Deployment;
+use wire::typed;
+
+use super::*;
+use crate::config::Limits;
+use crate::identity::{Identity, IdentitySettings, Neighbours};
+use crate::ledger::{InstanceId, Ledger, LedgerSettings};
+use crate::serving::catalog::Catalog;
+use crate::serving::{Parts, Serving};
+
+const NOW_S: u64 = 1_900_000_000;
+const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
+
+struct Meter {
+    state: ApiState,
+    wallet: PrivateKeySigner,
+    _folder: tempfile::TempDir,
+}
+
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Reply {
+    fn code(&self) -> (u16, &str) {
+        (self.status, self.body["error"]["code"].as_str().unwrap_or_default())
+    }
+}
+
+impl Meter {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("meter.sqlite").display());
+        let clock = ManualClock::at_s(NOW_S);
+        let ledger = Ledger::open(&url, LedgerSettings::of(InstanceId("test".into())), clock.clone()).await.unwrap();
+        let neighbours = Neighbours { accounts: Some(Arc::new(ledger.clone())), contract_wallets: None };
+        let identity = Identity::open(&url, IdentitySettings::default(), clock.clone(), neighbours).await.unwrap();
+        let contract = Address::repeat_byte;
+        let deployment = Deployment {
+            chain_id: 31_337,
+            deploy_block: 0,
+            prlx: contract(0xaa),
+            credits: contract(0xcc),
+            settlement: contract(0xdd),
+            registry: contract(0xee),
+            exit_delay: 3_600,
+            velocity_window: 60,
+            fee_bps: 500,
+            settler: contract(0xff),
+        };
+        let serving = Serving::new(Parts {
+            catalog: Catalog::default(),
+            ledger: ledger.clone(),
+            deployment,
+            fallback_operators: BTreeSet::new(),
+            limits: Limits::default(),
+            clock,
+        });
+        let settler = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x55)).unwrap();
+        let wallet = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x11)).unwrap();
+        let state = ApiState {
+            serving,
+            identity,
+            ledger,
+            settler,
+            keepers: Arc::default(),
+            readiness: Readiness::of(&[]),
+            rendering: Arc::new(Semaphore::new(1)),
+        };
+        Self { state, wallet, _folder: folder }
+    }
+
+    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response: Response<Body> = super::super::router(self.state.clone()).oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        Reply { status: parts.status.as_u16(), headers: parts.headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+    }
+
+    /// A body for `POST /v1/session` that signs in, with numbers as a wallet writes them.
+    async fn sign_in_body(&self) -> Value {
+        let given = self.call("POST", "/v1/session/challenge", &[], Body::empty()).await;
+        assert_eq!((given.status, &given.headers["cache-control"]), (200, &http::HeaderValue::from_static("no-store")));
+        let challenge: B256 = serde_json::from_value(given.body["challenge"].clone()).unwrap();
+        let signed = SignIn { owner: self.wallet.address(), challenge, signDeadline: U40::from(NOW_S + 600) };
+        let domain = self.state.serving.rooms().deployment.credits_domain();
+        let signature = Bytes::from(typed::sign(&signed, &domain, &self.wallet).unwrap());
+        let fields = json!({ "owner": signed.owner, "challenge": challenge, "signDeadline": (NOW_S + 600).to_string() });
+        json!({ "secret": given.body["secret"], "sign_in": fields, "signature": signature })
+    }
+
+    async fn sign_in(&self) -> Reply {
+        self.call("POST", "/v1/session", &[OWN_PAGE], self.sign_in_body().await.to_string()).await
+    }
+}
+
+fn bearer(reply: &Reply) -> String {
+    format!("Bearer {}", reply.body["session_token"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_and_out_by_cookie() {
+    let meter = Meter::open().await;
+    let opened = meter.sign_in().await;
+    assert_eq!((opened.status, opened.body["wallet"].clone()), (201, json!(meter.wallet.address())));
+    let cookie = opened.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+
+    let account = meter.call("GET", "/v1/account", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await;
+    assert_eq!((account.status, &account.body["account"], &account.body["authorization"]), (200, &Value::Null, &Value::Null));
+    assert_eq!(meter.call("GET", "/v1/account", &[("cookie", &cookie)], Body::empty()).await.code(), (403, "cross_site"));
+
+    let closed = meter.call("DELETE", "/v1/session", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await;
+    assert_eq!((closed.status, closed.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0")), (204, true));
+    assert_eq!(meter.call("GET", "/v1/account", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await.code(), (401, "invalid_session"));
+}
+
+#[tokio::test]
+async fn a_key_is_made_listed_and_revoked_by_a_session_alone() {
+    let meter = Meter::open().await;
+    let session = bearer(&meter.sign_in().await);
+    let by_session = [("authorization", session.as_str())];
+
+    let made = meter.call("POST", "/v1/keys", &by_session, r#"{"name": "laptop", "limit_credits": 5000}"#).await;
+    assert_eq!((made.status, &made.body["limit_credits"]), (201, &json!(5000)));
+    let key = format!("Bearer {}", made.body["key"].as_str().unwrap());
+    let by_key = [("authorization", key.as_str())];
+    assert_eq!(meter.call("GET", "/v1/account", &by_key, Body::empty()).await.status, 200);
+    for (method, path) in [("GET", "/v1/keys"), ("POST", "/v1/keys"), ("DELETE", "/v1/keys/key_1"), ("DELETE", "/v1/session")] {
+        assert_eq!(meter.call(method, path, &by_key, r#"{"name":"x"}"#).await.code(), (403, "session_required"), "{method} {path}");
+    }
+
+    let listed = meter.call("GET", "/v1/keys", &by_session, Body::empty()).await;
+    assert_eq!((&listed.body["data"][0]["id"], &listed.body["data"][0]["key"]), (&made.body["id"], &Value::Null));
+    assert_eq!(listed.body["data"][0]["spent_credits"], json!(0));
+
+    let path = format!("/v1/keys/{}", made.body["id"].as_str().unwrap());
+    assert_eq!(meter.call("DELETE", &path, &by_session, Body::empty()).await.status, 200);
+    assert_eq!(meter.call("GET", "/v1/account", &by_key, Body::empty()).await.code(), (401, "revoked_api_key"));
+    assert_eq!(meter.call("DELETE", "/v1/keys/none", &by_session, Body::empty()).await.code(), (404, "key_not_found"));
+}
+
+#[tokio::test]
+async fn every_bad_sign_in_is_refused_with_its_own_code_and_never_a_500() {
+    let meter = Meter::open().await;
+    let post = async |body: Value| meter.call("POST", "/v1/session", &[OWN_PAGE], body.to_string()).await;
+    let bent = async |path: &[&str], value: Value| {
+        let mut body = meter.sign_in_body().await;
+        let field = path.iter().fold(&mut body, |at, key| &mut at[*key]);
+        *field = value;
+        body
+    };
+
+    let used = meter.sign_in_body().await;
+    assert_eq!(post(used.clone()).await.status, 201);
+    assert_eq!(post(used).await.code(), (401, "used_challenge"));
+    assert_eq!(post(bent(&["secret"], json!(B256::ZERO)).await).await.code(), (401, "unknown_challenge"));
+    assert_eq!(post(bent(&["sign_in", "challenge"], json!(B256::ZERO)).await).await.code(), (401, "wrong_challenge"));
+    assert_eq!(post(bent(&["sign_in", "owner"], json!(Address::ZERO)).await).await.code(), (401, "wrong_signer"));
+    assert_eq!(post(bent(&["sign_in", "signDeadline"], json!(1)).await).await.code(), (401, "expired_signature"));
+    assert_eq!(post(bent(&["sign_in", "signDeadline"], json!("99999999999999")).await).await.code(), (400, "invalid_number"));
+    assert_eq!(post(bent(&["signature"], json!("0x12")).await).await.code(), (401, "malformed_signature"));
+    for body in [bent(&["sign_in"], Value::Null).await, json!({}), json!([]), bent(&["sign_in", "signDeadline"], json!(-1)).await] {
+        assert_eq!(post(body).await.status, 400);
+    }
+    assert_eq!(meter.call("POST", "/v1/session", &[OWN_PAGE], vec![b'x'; 40_000]).await.status, 413);
+    let elsewhere = meter.call("POST", "/v1/session", &[("sec-fetch-site", "cross-site")], meter.sign_in_body().await.to_string()).await;
+    assert_eq!(elsewhere.code(), (403, "cross_site"));
+}
+
+#[tokio::test]
+async fn bad_key_requests_name_the_field() {
+    let meter = Meter::open().await;
+    let session = bearer(&meter.sign_in().await);
+    let cases = [
+        (r#"{"name": ""}"#, "invalid_name", json!("name")),
+        (r#"{"name": "a", "limit_credits": 0}"#, "invalid_limit", json!("limit_credits")),
+        (r#"{"name": "a", "limit_credits": 18446744073709551615}"#, "invalid_limit", json!("limit_credits")),
+        (r#"{"name": "a", "limit_credits": -1}"#, "invalid_json", Value::Null),
+        (r#"{"name": "a", "cap": 1}"#, "invalid_json", Value::Null),
+        ("{", "invalid_json", Value::Null),
+    ];
+    for (body, code, param) in cases {
+        let refused = meter.call("POST", "/v1/keys", &[("authorization", &session)], body).await;
+        assert_eq!((refused.code(), &refused.body["error"]["param"]), ((400, code), &param), "{body}");
+    }
+}

@@ -1,0 +1,534 @@
+//! The meter's config file: what it is, what each limit is for, and the checks that need no network.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daemon::config::{ConfigError as FileError, beside};
+use daemon::logs::LogConfig;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::identity::IdentitySettings;
+use wire::{Address, B256, OperatorId};
+
+/// Most models of one meter; bounds the labels of metrics.
+const MODELS_MAX: usize = 256;
+/// Largest secret that stands in a file of its own, bytes.
+const SECRET_FILE_BYTES_MAX: u64 = 4_096;
+
+/// The whole file; `meter.example.toml` explains each field.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Log lines.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Listeners.
+    pub http: HttpConfig,
+    /// Where money is counted.
+    pub ledger: LedgerConfig,
+    /// Which chain, which contracts, how deep.
+    pub chain: ChainConfig,
+    /// The key that signs batches.
+    pub settler: SettlerConfig,
+    /// Who may settle, and which operators are the project's own.
+    #[serde(default)]
+    pub network: NetworkConfig,
+    /// Lifetimes of sessions and keys.
+    #[serde(default)]
+    pub identity: IdentitySettings,
+    /// What is served, at what price.
+    pub models: Vec<ModelConfig>,
+    /// Everything that is bounded.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The `[http]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// API, page and node links.
+    pub listen: SocketAddr,
+    /// Health and metrics.
+    #[serde(default = "admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// Reverse proxies, of which the connections are not counted by address.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+/// The `[ledger]` table. Exactly one of the two URLs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Name of this meter, the same after every restart, and its own among the meters that share a database.
+    #[serde(default = "instance")]
+    pub instance: String,
+    /// `sqlite://…` or `postgres://…` without a password.
+    #[serde(default)]
+    pub database_url: Option<String>,
+    /// File that holds the URL, readable for its owner only.
+    #[serde(default)]
+    pub database_url_file: Option<PathBuf>,
+}
+
+/// The `[chain]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainConfig {
+    /// JSON-RPC endpoint without a key in it.
+    #[serde(default)]
+    pub rpc_url: Option<String>,
+    /// File that holds the endpoint, readable for its owner only.
+    #[serde(default)]
+    pub rpc_url_file: Option<PathBuf>,
+    /// The deployment file.
+    pub deployment: PathBuf,
+    /// Blocks below the head at which a fact counts.
+    #[serde(default)]
+    pub confirmations: Option<u64>,
+    /// Count facts at the chain's `finalized` tag in place of `confirmations`.
+    #[serde(default)]
+    pub finalized: bool,
+    /// Time between two looks at the chain.
+    #[serde(default = "poll_ms")]
+    pub poll_ms: u64,
+}
+
+/// The `[settler]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettlerConfig {
+    /// Encrypted key.
+    pub keystore: PathBuf,
+    /// Its password, readable for its owner only.
+    pub password_file: PathBuf,
+}
+
+/// The `[network]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Keepers that may read the feed and ask for signatures.
+    pub keepers: Vec<Address>,
+    /// Operators whose nodes are the project's fallback hardware.
+    pub fallback_operators: Vec<OperatorId>,
+}
+
+/// One `[[models]]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Name in `/v1/models`.
+    pub id: String,
+    /// Hugging Face folder; the weights are only needed when `model_root` is absent.
+    pub folder: PathBuf,
+    /// Most tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// Numeric contract that nodes must serve.
+    #[serde(default = "numeric_contract")]
+    pub numeric_contract: String,
+    /// Digest of the weights; absent: computed from `model.safetensors` at the start.
+    #[serde(default)]
+    pub model_root: Option<B256>,
+    /// Prices, each from its start on.
+    pub rates: Vec<RateConfig>,
+}
+
+/// One price of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateConfig {
+    /// Prompt and answer alike.
+    pub credits_per_million_tokens: u64,
+    /// Seconds since the epoch.
+    #[serde(default)]
+    pub starts_at: u64,
+}
+
+/// The `[limits]` table; every field has a default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once, all together.
+    pub connections_max: usize,
+    /// Connections at once from one IP address.
+    pub connections_per_ip_max: usize,
+    /// From the first byte to the end of a request's headers, and between two requests of one connection.
+    pub header_timeout_ms: u64,
+    /// From the headers to the end of the body.
+    pub body_timeout_ms: u64,
+    /// A client that takes no byte for so long is cut off.
+    pub write_stall_timeout_ms: u64,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Messages of one conversation.
+    pub messages_max: usize,
+    /// Answers at once, all together.
+    pub streams_max: usize,
+    /// Answers at once for one account.
+    pub streams_per_account_max: usize,
+    /// Requests that wait for a node at once.
+    pub queue_max: usize,
+    /// How long one of them waits.
+    pub queue_timeout_ms: u64,
+    /// From the job to its first token, queueing at the node and prefill included.
+    pub first_token_timeout_ms: u64,
+    /// Between two tokens.
+    pub idle_timeout_ms: u64,
+    /// Whole answer.
+    pub total_timeout_ms: u64,
+    /// How long a cancelled node may take to say what it served.
+    pub cancel_timeout_ms: u64,
+    /// Nodes tried before the first token, after the first one.
+    pub retries_max: u32,
+    /// Linked nodes.
+    pub nodes_max: usize,
+    /// Jobs at once on one node, whatever it declares.
+    pub jobs_per_node_max: u32,
+    /// Period of a node's status frames.
+    pub heartbeat_ms: u64,
+    /// Between two checks that the registry still knows a linked node.
+    pub registry_check_ms: u64,
+    /// How long running answers may go on after SIGTERM.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4_096,
+            connections_per_ip_max: 1_024,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 15_000,
+            write_stall_timeout_ms: 30_000,
+            body_bytes_max: 1 << 20,
+            messages_max: 2_048,
+            streams_max: 1_024,
+            streams_per_account_max: 64,
+            queue_max: 256,
+            queue_timeout_ms: 10_000,
+            first_token_timeout_ms: 60_000,
+            idle_timeout_ms: 30_000,
+            total_timeout_ms: 600_000,
+            cancel_timeout_ms: 5_000,
+            retries_max: 2,
+            nodes_max: 1_024,
+            jobs_per_node_max: 512,
+            heartbeat_ms: 2_000,
+            registry_check_ms: 15_000,
+            drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Limits {
+    /// A limit in milliseconds as the runtime takes it.
+    pub const fn duration(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+}
+
+impl Config {
+    /// Reads and checks the file; relative paths are taken from its folder. Errors name the setting and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = daemon::config::load(path)?;
+        let place = |inner: &mut PathBuf| *inner = beside(path, inner);
+        place(&mut config.chain.deployment);
+        place(&mut config.settler.keystore);
+        place(&mut config.settler.password_file);
+        config.ledger.database_url_file.iter_mut().for_each(place);
+        config.chain.rpc_url_file.iter_mut().for_each(place);
+        config.models.iter_mut().map(|model| &mut model.folder).for_each(place);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what needs neither disk nor network.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        exactly_one("ledger.database_url", self.ledger.database_url.is_some(), self.ledger.database_url_file.is_some())?;
+        exactly_one("chain.rpc_url", self.chain.rpc_url.is_some(), self.chain.rpc_url_file.is_some())?;
+        exactly_one("chain.confirmations", self.chain.confirmations.is_some(), self.chain.finalized)?;
+        if self.models.is_empty() || self.models.len() > MODELS_MAX {
+            return Err(ConfigError::ModelCount { count: self.models.len() });
+        }
+        let instance = &self.ledger.instance;
+        if instance.is_empty() || instance.len() > 64 || !instance.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(ConfigError::Instance { instance: instance.clone() });
+        }
+        let mut ids = BTreeSet::new();
+        for model in &self.models {
+            model.check()?;
+            if !ids.insert(&model.id) {
+                return Err(ConfigError::ModelTwice { model: model.id.clone() });
+            }
+        }
+        self.limits.check()
+    }
+
+    /// The ledger's URL, from the file when it names one. Errors when that can't be read, or others can read it.
+    pub fn database_url(&self) -> Result<String, ConfigError> {
+        text_or_file(&self.ledger.database_url, &self.ledger.database_url_file)
+    }
+
+    /// The chain's endpoint, as [`Config::database_url`].
+    pub fn rpc_url(&self) -> Result<String, ConfigError> {
+        text_or_file(&self.chain.rpc_url, &self.chain.rpc_url_file)
+    }
+
+    /// Where the contracts are. Errors when the file is missing or not a deployment.
+    pub fn deployment(&self) -> Result<wire::deployment::Deployment, ConfigError> {
+        let path = &self.chain.deployment;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.clone(), error })?;
+        serde_json::from_str(&text).map_err(|error| ConfigError::Deployment { path: path.clone(), error })
+    }
+}
+
+impl ModelConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let model = self.id.clone();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+        if self.id.is_empty() || self.id.len() > 128 || !self.id.bytes().all(plain) {
+            return Err(ConfigError::ModelId { model });
+        }
+        if self.context_tokens < 2 {
+            return Err(ConfigError::Context { model, context_tokens: self.context_tokens });
+        }
+        if self.rates.is_empty() {
+            return Err(ConfigError::NoRate { model });
+        }
+        if self.rates.windows(2).any(|pair| pair[0].starts_at >= pair[1].starts_at) {
+            return Err(ConfigError::RateOrder { model });
+        }
+        let dearest = self.rates.iter().map(|rate| rate.credits_per_million_tokens).max().unwrap_or(0);
+        let worst = wire::message_cost_up(wire::ModelRate(dearest), u64::from(self.context_tokens));
+        worst.map(drop).map_err(|error| ConfigError::RateTooHigh { model, error })
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("connections_max", self.connections_max as u64),
+            ("connections_per_ip_max", self.connections_per_ip_max as u64),
+            ("header_timeout_ms", self.header_timeout_ms),
+            ("body_timeout_ms", self.body_timeout_ms),
+            ("write_stall_timeout_ms", self.write_stall_timeout_ms),
+            ("body_bytes_max", self.body_bytes_max as u64),
+            ("messages_max", self.messages_max as u64),
+            ("streams_max", self.streams_max as u64),
+            ("streams_per_account_max", self.streams_per_account_max as u64),
+            ("first_token_timeout_ms", self.first_token_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("total_timeout_ms", self.total_timeout_ms),
+            ("cancel_timeout_ms", self.cancel_timeout_ms),
+            ("nodes_max", self.nodes_max as u64),
+            ("jobs_per_node_max", u64::from(self.jobs_per_node_max)),
+            ("heartbeat_ms", self.heartbeat_ms),
+            ("registry_check_ms", self.registry_check_ms),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((field, _)) => Err(ConfigError::ZeroLimit { field }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn exactly_one(field: &'static str, first: bool, second: bool) -> Result<(), ConfigError> {
+    if first == second { Err(ConfigError::ExactlyOne { field }) } else { Ok(()) }
+}
+
+fn text_or_file(text: &Option<String>, file: &Option<PathBuf>) -> Result<String, ConfigError> {
+    use std::os::unix::fs::PermissionsExt;
+    let (Some(path), None) = (file, text) else {
+        return Ok(text.clone().unwrap_or_default());
+    };
+    let read = |error| ConfigError::Read { path: path.clone(), error };
+    let facts = std::fs::metadata(path).map_err(read)?;
+    let mode = facts.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 || facts.len() > SECRET_FILE_BYTES_MAX {
+        return Err(ConfigError::SecretFile { path: path.clone(), mode, length_bytes: facts.len() });
+    }
+    Ok(std::fs::read_to_string(path).map_err(read)?.trim().to_owned())
+}
+
+fn admin_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 9_090))
+}
+
+fn instance() -> String {
+    "meter-1".to_owned()
+}
+
+fn poll_ms() -> u64 {
+    2_000
+}
+
+fn numeric_contract() -> String {
+    "f32-ref-0".to_owned()
+}
+
+/// Why a config can't be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Missing, unreadable or not ours.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file that the config names.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Not a deployment file.
+    #[error("{} is no deployment file: {error}; take the one that the deploy script wrote", path.display())]
+    Deployment {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// A credential that others can read, or that is no credential.
+    #[error("{} has mode {mode:o} and {length_bytes} bytes; a credential file has mode 600 and at most {SECRET_FILE_BYTES_MAX} bytes", path.display())]
+    SecretFile {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// Its size.
+        length_bytes: u64,
+    },
+    /// Two settings of which one is meant.
+    #[error("set exactly one of `{field}` and its alternative (`…_file`, or `finalized`)")]
+    ExactlyOne {
+        /// The first of the two.
+        field: &'static str,
+    },
+    /// Not a name.
+    #[error("`ledger.instance` is `{instance}`; use 1 to 64 letters, digits and -")]
+    Instance {
+        /// What was written.
+        instance: String,
+    },
+    /// None, or too many.
+    #[error("`models` has {count} entries, it must have 1 to {MODELS_MAX}")]
+    ModelCount {
+        /// How many.
+        count: usize,
+    },
+    /// The same id again.
+    #[error("model `{model}` stands twice; keep one")]
+    ModelTwice {
+        /// Which.
+        model: String,
+    },
+    /// Not an id.
+    #[error("`{model}` is no model id; use 1 to 128 of letters, digits and - _ . : /")]
+    ModelId {
+        /// What was written.
+        model: String,
+    },
+    /// No room for an answer.
+    #[error("model `{model}`: context_tokens is {context_tokens}, it must be 2 or more")]
+    Context {
+        /// Which model.
+        model: String,
+        /// What was written.
+        context_tokens: u32,
+    },
+    /// No price.
+    #[error("model `{model}` has no rate; add one to `rates`")]
+    NoRate {
+        /// Which model.
+        model: String,
+    },
+    /// Two rates at once, or out of order.
+    #[error("model `{model}`: rates must ascend by `starts_at`")]
+    RateOrder {
+        /// Which model.
+        model: String,
+    },
+    /// A full context costs more than the ledger can hold.
+    #[error("model `{model}`: a full context is too dear: {error}; lower the rate")]
+    RateTooHigh {
+        /// Which model.
+        model: String,
+        /// By how much.
+        error: wire::AmountError,
+    },
+    /// A limit that lets nothing through.
+    #[error("`limits.{field}` is 0, it must be 1 or more")]
+    ZeroLimit {
+        /// Which one.
+        field: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> String {
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/meter.example.toml")).unwrap()
+    }
+
+    fn parse(text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("meter.toml");
+        std::fs::write(&path, text).unwrap();
+        daemon::config::load(&path).unwrap()
+    }
+
+    #[test]
+    fn the_example_is_a_config_and_states_the_defaults() {
+        let config = parse(&example());
+        config.check().unwrap();
+        assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+        assert_eq!(config.http.admin_listen, admin_listen());
+        assert_eq!(config.chain.poll_ms, poll_ms());
+        assert_eq!(config.ledger.instance, instance());
+        assert_eq!(format!("{:?}", config.identity), format!("{:?}", IdentitySettings::default()));
+        assert_eq!(config.models[0].numeric_contract, numeric_contract());
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let cases = [
+            ("finalized = true", "finalized = true\nconfirmations = 3", "chain.confirmations"),
+            ("context_tokens = 8192", "context_tokens = 1", "context_tokens is 1"),
+            ("idle_timeout_ms = 30_000", "idle_timeout_ms = 0", "idle_timeout_ms"),
+            ("instance = \"meter-1\"", "instance = \"a b\"", "ledger.instance"),
+            ("id = \"smollm2-135m-instruct\"", "id = \"two words\"", "no model id"),
+        ];
+        for (from, to, named) in cases {
+            assert!(example().contains(from), "{from}");
+            let error = parse(&example().replacen(from, to, 1)).check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_context_that_costs_more_than_the_ledger_holds_is_refused() {
+        let mut model = parse(&example()).models.remove(0);
+        model.context_tokens = 2_000_000;
+        model.rates[0].credits_per_million_tokens = u64::MAX / 2;
+        assert!(matches!(model.check(), Err(ConfigError::RateTooHigh { .. })));
+    }
+
+    #[test]
+    fn a_credential_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("url");
+        std::fs::write(&path, "postgres://meter:secret@db/meter\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(text_or_file(&None, &Some(path.clone())), Err(ConfigError::SecretFile { mode: 0o644, .. })));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(text_or_file(&None, &Some(path)).unwrap(), "postgres://meter:secret@db/meter");
+    }
+}

@@ -1,0 +1,203 @@
+//! Headers → [`Caller`]. A bearer credential wins over a cookie; a cookie counts only in calls that our own page makes.
+
+use http::{HeaderMap, header};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+use wire::{AccountId, Address, Credits};
+
+use super::keys::KeyId;
+use super::secret::{self, Kind, MalformedSecret, SecretHash};
+use super::{Identity, IdentityError};
+
+/// How stale `last_used_at` may be, seconds: one write in this time instead of one per call.
+const LAST_USED_STEP_S: u64 = 60;
+
+/// Who is calling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The payer's wallet.
+    pub wallet: Address,
+    /// Its account in the vault; `None` before its first deposit or authorization.
+    pub account: Option<AccountId>,
+    /// The API key used, if one was.
+    pub key: Option<ApiKeyFacts>,
+    /// Whether a session is calling, not a key: keys can't make keys.
+    pub session: bool,
+}
+
+/// What the hold needs to know of an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiKeyFacts {
+    /// The key.
+    pub id: KeyId,
+    /// The most it may spend in all; `None` is without a limit of its own.
+    pub limit: Option<Credits>,
+}
+
+impl Identity {
+    /// Says who is calling, from `Authorization: Bearer …` or the session cookie. Errors name what was presented and why it does not count.
+    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+        let (kind, hash) = self.presented(headers)?;
+        let now_s = self.now_s();
+        let began = match self.inner.cache.get(&hash, now_s) {
+            Ok(caller) if caller.account.is_some() => return Ok(caller),
+            Ok(caller) => return Ok(self.with_account(caller).await?),
+            Err(began) => began,
+        };
+
+        let (caller, expires_at_s) = match kind {
+            Kind::ApiKey => (self.caller_of_key(&hash, now_s).await?, u64::MAX),
+            Kind::Session => self.caller_of_session(&hash, now_s).await?,
+        };
+        let caller = self.with_account(caller).await?;
+
+        self.inner.cache.put(began, hash, caller.clone(), now_s, expires_at_s);
+        Ok(caller)
+    }
+
+    /// Digest of the session that the headers carry; for signing out.
+    pub(super) fn presented_session(&self, headers: &HeaderMap) -> Result<SecretHash, AuthError> {
+        match self.presented(headers)? {
+            (Kind::Session, hash) => Ok(hash),
+            (Kind::ApiKey, _) => Err(AuthError::SessionRequired),
+        }
+    }
+
+    fn presented(&self, headers: &HeaderMap) -> Result<(Kind, SecretHash), AuthError> {
+        let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+        if let Some(line) = lines.next() {
+            if lines.next().is_some() {
+                return Err(AuthError::TwoCredentials);
+            }
+            let text = line.to_str().map_err(|_| AuthError::Scheme)?;
+            let (scheme, credential) = text.split_once(' ').ok_or(AuthError::Scheme)?;
+            if !scheme.eq_ignore_ascii_case("bearer") {
+                return Err(AuthError::Scheme);
+            }
+            return Ok(secret::parse(credential.trim())?);
+        }
+        let cookie = self.cookie().read(headers).ok_or(AuthError::Missing)?;
+        require_same_origin(headers)?;
+        match secret::parse(cookie) {
+            Ok((Kind::Session, hash)) => Ok((Kind::Session, hash)),
+            _ => Err(AuthError::UnknownSession),
+        }
+    }
+
+    async fn caller_of_key(&self, hash: &SecretHash, now_s: u64) -> Result<Caller, AuthError> {
+        let row = self.inner.store.key(hash).await?.filter(|row| bool::from(row.secret_hash.ct_eq(hash))).ok_or(AuthError::UnknownKey)?;
+        if row.key.revoked_at.is_some() {
+            return Err(AuthError::RevokedKey { id: row.key.id });
+        }
+        if row.key.last_used_at.is_none_or(|last| now_s >= last.saturating_add(LAST_USED_STEP_S)) {
+            self.inner.store.touch_key(row.key.id, now_s).await?;
+        }
+        let facts = ApiKeyFacts { id: row.key.id, limit: row.key.limit };
+        Ok(Caller { wallet: row.wallet, account: None, key: Some(facts), session: false })
+    }
+
+    async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
+        let row = self.inner.store.session(hash).await?.filter(|row| bool::from(row.secret_hash.ct_eq(hash)));
+        let row = row.ok_or(AuthError::UnknownSession)?;
+        let idle_at = row.last_used_at.saturating_add(self.inner.settings.session_idle_s);
+        if now_s >= row.expires_at.min(idle_at) {
+            return Err(AuthError::ExpiredSession { now_s, expired_at: row.expires_at.min(idle_at) });
+        }
+        if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
+            self.inner.store.touch_session(hash, now_s).await?;
+        }
+        Ok((Caller { wallet: row.wallet, account: None, key: None, session: true }, row.expires_at))
+    }
+
+    /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.
+    async fn with_account(&self, caller: Caller) -> Result<Caller, IdentityError> {
+        let account = self.account_of(caller.wallet).await?;
+        Ok(Caller { account, ..caller })
+    }
+
+    /// The account of `wallet`; `None` before its first deposit or authorization.
+    pub async fn account_of(&self, wallet: Address) -> Result<Option<AccountId>, IdentityError> {
+        let Some(accounts) = &self.inner.accounts else { return Ok(None) };
+        accounts.account_of_wallet(wallet).await.map_err(|source| IdentityError::Accounts { wallet, source })
+    }
+}
+
+/// Accepts a cookie only where the browser vouches that our own page, or the person, made the call.
+///
+/// `SameSite=Strict` already keeps other sites' calls without the cookie; this holds where that does not: a sibling
+/// subdomain, an old browser. Without either header nobody vouches, so the call is refused.
+fn require_same_origin(headers: &HeaderMap) -> Result<(), AuthError> {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let accepted = match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
+        Some(site) => matches!(site, b"same-origin" | b"none"),
+        None => match (text(header::ORIGIN), text(header::HOST)) {
+            (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
+            _ => false,
+        },
+    };
+    if accepted { Ok(()) } else { Err(AuthError::CrossSite) }
+}
+
+/// Why a call has no caller. None of the texts repeats what was presented.
+#[derive(Debug, Error)]
+pub enum AuthError {
+    /// Nothing presented.
+    #[error("this call needs an API key (Authorization: Bearer prlx_…) or a session; make a key in the page or sign in")]
+    Missing,
+    /// Not a bearer credential.
+    #[error("the Authorization header has another form than `Bearer CREDENTIAL`; send `Authorization: Bearer prlx_…`")]
+    Scheme,
+    /// More than one Authorization header.
+    #[error("two Authorization headers were sent; send one")]
+    TwoCredentials,
+    /// A form that no credential of ours has.
+    #[error("{0}")]
+    Malformed(#[from] MalformedSecret),
+    /// No such key.
+    #[error("this API key is not known here; check that it was made at this address, or make another one")]
+    UnknownKey,
+    /// Revoked by its owner.
+    #[error("API key {id} was revoked; make another one")]
+    RevokedKey {
+        /// The key.
+        id: KeyId,
+    },
+    /// No such session, or it was signed out.
+    #[error("this session is not known here or was signed out; sign in again")]
+    UnknownSession,
+    /// Over, by age or by rest.
+    #[error("this session ended at {expired_at} and it is {now_s} (Unix seconds); sign in again")]
+    ExpiredSession {
+        /// When it ended.
+        expired_at: u64,
+        /// The meter's clock.
+        now_s: u64,
+    },
+    /// A cookie in a call that another site may have made.
+    #[error("a session cookie counts only in calls from this site's own page; elsewhere send Authorization: Bearer")]
+    CrossSite,
+    /// A key where only a session may call.
+    #[error("this call needs a session: an API key can't stand in for the wallet; sign in first")]
+    SessionRequired,
+    /// The store or the ledger's mirror failed.
+    #[error("the credential could not be checked")]
+    Unavailable(#[from] IdentityError),
+}
+
+impl AuthError {
+    /// The machine-readable code of the reply.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing_credentials",
+            Self::Scheme | Self::TwoCredentials => "malformed_authorization",
+            Self::Malformed(_) => "malformed_api_key",
+            Self::UnknownKey => "invalid_api_key",
+            Self::RevokedKey { .. } => "revoked_api_key",
+            Self::UnknownSession => "invalid_session",
+            Self::ExpiredSession { .. } => "expired_session",
+            Self::CrossSite => "cross_site",
+            Self::SessionRequired => "session_required",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! SQLite: write-ahead log, durable commits, a few pooled connections. Writers wait their turn at the file's lock.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use wire::{Address, B256};
+
+use super::super::IdentityError;
+use super::super::keys::{ApiKey, KeyId};
+use super::super::secret::SecretHash;
+use super::{Consumption, EXPIRED_KEPT_S, KeyRow, NewKeyRow, REVOKED_KEPT_S, SessionRow, Store, fixed, key_row, session_row, stored};
+
+const CONNECTIONS_MAX: u32 = 4;
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+
+pub(super) struct SqliteStore {
+    pool: SqlitePool,
+}
+
+impl SqliteStore {
+    pub(super) async fn open(database_url: &str) -> Result<Self, IdentityError> {
+        let options = SqliteConnectOptions::from_str(database_url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(LOCK_WAIT_MAX);
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
+        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+        Ok(Self { pool })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn add_challenge(&self, challenge: B256, expires_at: u64) -> Result<(), IdentityError> {
+        let sql = "INSERT INTO challenges (challenge, expires_at) VALUES (?1, ?2)";
+        sqlx::query(sql).bind(&challenge[..]).bind(stored(expires_at)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn consume_challenge(&self, challenge: B256, now_s: u64) -> Result<Consumption, IdentityError> {
+        let sql = "UPDATE challenges SET consumed_at = ?2 WHERE challenge = ?1 AND consumed_at IS NULL AND expires_at > ?2";
+        let updated = sqlx::query(sql).bind(&challenge[..]).bind(stored(now_s)).execute(&self.pool).await?;
+        if updated.rows_affected() == 1 {
+            return Ok(Consumption::Consumed);
+        }
+        let sql = "SELECT expires_at, consumed_at FROM challenges WHERE challenge = ?1";
+        Ok(Consumption::refused(sqlx::query_as(sql).bind(&challenge[..]).fetch_optional(&self.pool).await?))
+    }
+
+    async fn sweep(&self, now_s: u64, challenges_max: u32) -> Result<(), IdentityError> {
+        let expired_before = stored(now_s.saturating_sub(EXPIRED_KEPT_S));
+        let revoked_before = stored(now_s.saturating_sub(REVOKED_KEPT_S));
+        sqlx::query("DELETE FROM challenges WHERE expires_at < ?1").bind(expired_before).execute(&self.pool).await?;
+        let oldest = "DELETE FROM challenges WHERE challenge IN
+                      (SELECT challenge FROM challenges ORDER BY expires_at DESC LIMIT -1 OFFSET ?1)";
+        sqlx::query(oldest).bind(challenges_max).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM sessions WHERE expires_at < ?1").bind(expired_before).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM api_keys WHERE revoked_at < ?1").bind(revoked_before).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn add_session(&self, row: &SessionRow, max: u32) -> Result<Vec<SecretHash>, IdentityError> {
+        let sql = "INSERT INTO sessions (secret_hash, wallet, created_at, last_used_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let insert = sqlx::query(sql).bind(&row.secret_hash[..]).bind(row.wallet.as_slice());
+        let insert = insert.bind(stored(row.created_at)).bind(stored(row.last_used_at)).bind(stored(row.expires_at));
+        insert.execute(&self.pool).await?;
+        let oldest = "DELETE FROM sessions WHERE secret_hash IN
+                      (SELECT secret_hash FROM sessions WHERE wallet = ?1 ORDER BY created_at DESC, secret_hash = ?3 DESC LIMIT -1 OFFSET ?2)
+                      RETURNING secret_hash";
+        let ended = sqlx::query_scalar(oldest).bind(row.wallet.as_slice()).bind(max).bind(&row.secret_hash[..]);
+        let ended: Vec<Vec<u8>> = ended.fetch_all(&self.pool).await?;
+        ended.iter().map(|hash| fixed(hash, "sessions", "secret_hash")).collect()
+    }
+
+    async fn session(&self, hash: &SecretHash) -> Result<Option<SessionRow>, IdentityError> {
+        let sql = "SELECT secret_hash, wallet, created_at, last_used_at, expires_at FROM sessions WHERE secret_hash = ?1";
+        sqlx::query(sql).bind(&hash[..]).fetch_optional(&self.pool).await?.as_ref().map(session_row).transpose()
+    }
+
+    async fn touch_session(&self, hash: &SecretHash, now_s: u64) -> Result<(), IdentityError> {
+        let sql = "UPDATE sessions SET last_used_at = ?2 WHERE secret_hash = ?1 AND last_used_at < ?2";
+        sqlx::query(sql).bind(&hash[..]).bind(stored(now_s)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn remove_session(&self, hash: &SecretHash) -> Result<bool, IdentityError> {
+        let removed = sqlx::query("DELETE FROM sessions WHERE secret_hash = ?1").bind(&hash[..]).execute(&self.pool).await?;
+        Ok(removed.rows_affected() == 1)
+    }
+
+    async fn add_key(&self, row: &NewKeyRow<'_>, max: u32) -> Result<bool, IdentityError> {
+        let sql = "INSERT INTO api_keys (id, secret_hash, wallet, name, prefix, limit_credits, created_at)
+                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                   WHERE (SELECT count(*) FROM api_keys WHERE wallet = ?3 AND revoked_at IS NULL) < ?8";
+        let key = row.key;
+        let insert = sqlx::query(sql).bind(key.id.to_string()).bind(&row.secret_hash[..]).bind(row.wallet.as_slice());
+        let insert = insert.bind(&key.name).bind(&key.prefix).bind(key.limit.map(|limit| limit.as_i64())).bind(stored(key.created_at));
+        Ok(insert.bind(max).execute(&self.pool).await?.rows_affected() == 1)
+    }
+
+    async fn key(&self, hash: &SecretHash) -> Result<Option<KeyRow>, IdentityError> {
+        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, created_at, last_used_at, revoked_at
+                   FROM api_keys WHERE secret_hash = ?1";
+        sqlx::query(sql).bind(&hash[..]).fetch_optional(&self.pool).await?.as_ref().map(key_row).transpose()
+    }
+
+    async fn keys_of(&self, wallet: Address) -> Result<Vec<ApiKey>, IdentityError> {
+        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, created_at, last_used_at, revoked_at
+                   FROM api_keys WHERE wallet = ?1 ORDER BY created_at DESC, id DESC";
+        let rows = sqlx::query(sql).bind(wallet.as_slice()).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| key_row(row).map(|row| row.key)).collect()
+    }
+
+    async fn touch_key(&self, id: KeyId, now_s: u64) -> Result<(), IdentityError> {
+        let sql = "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+        sqlx::query(sql).bind(id.to_string()).bind(stored(now_s)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn revoke_key(&self, wallet: Address, id: KeyId, now_s: u64) -> Result<Option<SecretHash>, IdentityError> {
+        let sql = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?3) WHERE id = ?1 AND wallet = ?2 RETURNING secret_hash";
+        let hash = sqlx::query_scalar(sql).bind(id.to_string()).bind(wallet.as_slice()).bind(stored(now_s));
+        let hash: Option<Vec<u8>> = hash.fetch_optional(&self.pool).await?;
+        hash.map(|hash| fixed(&hash, "api_keys", "secret_hash")).transpose()
+    }
+}

@@ -1,0 +1,423 @@
+//! The linked nodes: who they are, what they serve, how much they carry, and the jobs on them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use daemon::CancellationToken;
+use tokio::sync::{Notify, mpsc};
+use wire::node::{Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel};
+use wire::receipt::ServiceReceipt;
+use wire::{Address, B256, Bytes, OperatorId};
+
+/// Frames that wait for a slow link; a node that lets so many pile up gets no more.
+pub const OUTGOING_MAX: usize = 256;
+
+/// What a job hears from its node.
+#[derive(Debug)]
+pub enum NodeEvent {
+    /// The next tokens, contiguous, never past `max_tokens`.
+    Tokens(Vec<u32>),
+    /// The node's own end of the answer.
+    Finished {
+        /// Why.
+        finish_reason: FinishReason,
+        /// Its statement.
+        receipt: Box<ServiceReceipt>,
+        /// By its key.
+        signature: Bytes,
+    },
+    /// The node can't serve, or can't go on.
+    Failed {
+        /// What kind.
+        code: FailureCode,
+        /// For operators.
+        message: String,
+    },
+    /// The link is gone.
+    Lost,
+}
+
+/// A node as it said hello.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// Key that signs its receipts.
+    pub node: Address,
+    /// Who registered the key.
+    pub operator: OperatorId,
+    /// Whether it is the project's own.
+    pub fallback: bool,
+    /// Ours to the digest; at least one.
+    pub models: Vec<ServedModel>,
+    /// Most jobs at once.
+    pub capacity: u32,
+    /// As declared.
+    pub device: Device,
+    /// Version of its program.
+    pub version: String,
+    /// Seconds since the epoch.
+    pub linked_at: u64,
+}
+
+/// One linked node.
+pub struct Node {
+    /// What it said.
+    pub facts: NodeFacts,
+    /// Cancelled when the link is over, or must end.
+    pub closed: CancellationToken,
+    link: u64,
+    outgoing: mpsc::Sender<FromMeter>,
+    status: Mutex<NodeStatus>,
+    jobs: Mutex<HashMap<B256, JobSlot>>,
+    active: AtomicU32,
+    outstanding_tokens: AtomicU64,
+    /// Measured here, milli-tokens per second of one answer; 0 before any.
+    speed_milli: AtomicU64,
+    served: AtomicU64,
+    failing: AtomicBool,
+    room: Arc<Notify>,
+}
+
+struct JobSlot {
+    events: mpsc::Sender<NodeEvent>,
+    next: u32,
+    max_tokens: u32,
+}
+
+/// Load and speed of a node, for the pool and for dispatch.
+#[derive(Clone, Debug)]
+pub struct NodeLoad {
+    /// As the node reports.
+    pub status: NodeStatus,
+    /// Jobs of ours on it.
+    pub active: u32,
+    /// Tokens that those may still take.
+    pub outstanding_tokens: u64,
+    /// Of one answer, as it arrived here; `None` before any.
+    pub measured_tokens_per_s: Option<f64>,
+    /// Answers that it finished over this link.
+    pub served: u64,
+}
+
+/// All linked nodes.
+#[derive(Clone, Default)]
+pub struct Fleet(Arc<FleetState>);
+
+#[derive(Default)]
+struct FleetState {
+    nodes: RwLock<HashMap<Address, Arc<Node>>>,
+    links: AtomicU64,
+    room: Arc<Notify>,
+}
+
+impl Fleet {
+    /// Takes a node in, with `welcome` as its first frame; an older link of the same key is closed. `None` when `nodes_max`
+    /// others are linked.
+    pub fn join(&self, facts: NodeFacts, welcome: FromMeter, nodes_max: usize) -> Option<(Arc<Node>, mpsc::Receiver<FromMeter>)> {
+        let (outgoing, outbox) = mpsc::channel(OUTGOING_MAX);
+        outgoing.try_send(welcome).ok()?;
+        let node = Arc::new(Node {
+            facts,
+            closed: CancellationToken::new(),
+            link: self.0.links.fetch_add(1, Ordering::Relaxed),
+            outgoing,
+            status: Mutex::default(),
+            jobs: Mutex::default(),
+            active: AtomicU32::new(0),
+            outstanding_tokens: AtomicU64::new(0),
+            speed_milli: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            room: Arc::clone(&self.0.room),
+        });
+        let replaced = {
+            let mut nodes = self.0.nodes.write().unwrap_or_else(PoisonError::into_inner);
+            if nodes.len() >= nodes_max && !nodes.contains_key(&node.facts.node) {
+                return None;
+            }
+            nodes.insert(node.facts.node, Arc::clone(&node))
+        };
+        if let Some(older) = replaced {
+            older.closed.cancel();
+        }
+        self.0.room.notify_waiters();
+        Some((node, outbox))
+    }
+
+    /// Takes a node out, unless a newer link has replaced it, and tells its jobs.
+    pub fn leave(&self, node: &Node) {
+        let mut nodes = self.0.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if nodes.get(&node.facts.node).is_some_and(|current| current.link == node.link) {
+            nodes.remove(&node.facts.node);
+        }
+        drop(nodes);
+        node.closed.cancel();
+        node.lose_jobs();
+        self.0.room.notify_waiters();
+    }
+
+    /// Everybody who is linked, in no order.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.0.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The node of that key, if it is linked.
+    pub fn node(&self, key: Address) -> Option<Arc<Node>> {
+        self.0.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// Told whenever a node joins, or has room again.
+    pub fn room(&self) -> &Notify {
+        &self.0.room
+    }
+}
+
+impl Node {
+    /// Whether it serves `model` with room for `context_tokens` in one sequence and takes jobs at all.
+    pub fn serves(&self, model: &str, context_tokens: u32) -> bool {
+        let capable = self.facts.models.iter().any(|served| served.model == model && served.context_tokens >= context_tokens);
+        capable && !self.closed.is_cancelled() && !self.status().draining
+    }
+
+    /// Reserves one of its places for a job of at most `tokens`; `None` when it is full.
+    pub fn reserve(self: &Arc<Self>, tokens: u64) -> Option<Lease> {
+        let taken =
+            self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, |active| (active < self.facts.capacity).then_some(active + 1));
+        taken.ok()?;
+        self.outstanding_tokens.fetch_add(tokens, Ordering::AcqRel);
+        Some(Lease { node: Arc::clone(self), tokens, request: None })
+    }
+
+    /// Seconds until it would be through with its work and `tokens` more, at its measured speed; 0 outstanding is best.
+    pub fn backlog(&self, tokens: u64) -> f64 {
+        let outstanding = self.outstanding_tokens.load(Ordering::Acquire) + tokens;
+        let load = self.load();
+        let speed = load.measured_tokens_per_s.unwrap_or_else(|| f64::from(load.status.decode_tokens_per_s));
+        // A node that was never measured counts as a slow one, so that it is tried but not flooded; one that just failed as
+        // a hundred times slower, so that it is the last choice until it serves again.
+        let speed = if speed > 0.0 { speed } else { 1.0 };
+        let penalty = if self.failing.load(Ordering::Acquire) { 100.0 } else { 1.0 };
+        outstanding as f64 / speed * penalty
+    }
+
+    /// Queues a frame without waiting. `false` when the link is over or takes nothing.
+    pub fn send(&self, frame: FromMeter) -> bool {
+        !self.closed.is_cancelled() && self.outgoing.try_send(frame).is_ok()
+    }
+
+    /// Queues a frame, waiting for room. `false` when the link is over.
+    pub async fn send_waiting(&self, frame: FromMeter) -> bool {
+        tokio::select! {
+            () = self.closed.cancelled() => false,
+            sent = self.outgoing.send(frame) => sent.is_ok(),
+        }
+    }
+
+    /// What it last reported, and what was measured here.
+    pub fn load(&self) -> NodeLoad {
+        let speed_milli = self.speed_milli.load(Ordering::Acquire);
+        NodeLoad {
+            status: self.status().clone(),
+            active: self.active.load(Ordering::Acquire),
+            outstanding_tokens: self.outstanding_tokens.load(Ordering::Acquire),
+            measured_tokens_per_s: (speed_milli > 0).then_some(speed_milli as f64 / 1_000.0),
+            served: self.served.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes a status report.
+    pub fn report(&self, status: NodeStatus) {
+        *self.status() = status;
+        self.room.notify_waiters();
+    }
+
+    /// Books an answer of `tokens` that took `elapsed_s` from its first token to its last.
+    pub fn measured(&self, tokens: u32, elapsed_s: f64) {
+        self.served.fetch_add(1, Ordering::AcqRel);
+        self.failing.store(false, Ordering::Release);
+        if tokens < 2 || elapsed_s <= 0.0 {
+            return;
+        }
+        let sample = (f64::from(tokens - 1) / elapsed_s * 1_000.0).min(1e12) as u64;
+        let _ = self
+            .speed_milli
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| Some(if old == 0 { sample } else { (old * 4 + sample) / 5 }.max(1)));
+    }
+
+    /// Books a failure; the node is the last choice until it serves again.
+    pub fn failed(&self) {
+        self.failing.store(true, Ordering::Release);
+    }
+
+    /// Passes tokens on to their job. Tokens past `max_tokens` are dropped; a gap or an overlap ends the job.
+    pub fn deliver_tokens(&self, request: B256, first: u32, mut tokens: Vec<u32>) {
+        let mut jobs = self.jobs();
+        let Some(slot) = jobs.get_mut(&request) else { return };
+        if first != slot.next {
+            let message = format!("tokens from {first} on were sent where {} was the next", slot.next);
+            let _ = slot.events.try_send(NodeEvent::Failed { code: FailureCode::Engine, message });
+            jobs.remove(&request);
+            return;
+        }
+        tokens.truncate((slot.max_tokens - slot.next) as usize);
+        if tokens.is_empty() {
+            return;
+        }
+        slot.next += tokens.len() as u32;
+        // One place a token is reserved, so the channel has room.
+        let _ = slot.events.try_send(NodeEvent::Tokens(tokens));
+    }
+
+    /// Passes the last event of a job on. `false` when the node has no such job here.
+    pub fn deliver_end(&self, request: B256, event: NodeEvent) -> bool {
+        self.jobs().remove(&request).is_some_and(|slot| slot.events.try_send(event).is_ok())
+    }
+
+    fn lose_jobs(&self) {
+        for (_, slot) in self.jobs().drain() {
+            let _ = slot.events.try_send(NodeEvent::Lost);
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<B256, JobSlot>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn status(&self) -> MutexGuard<'_, NodeStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reserved place on a node; given back when dropped, and its job forgotten.
+pub struct Lease {
+    node: Arc<Node>,
+    tokens: u64,
+    request: Option<B256>,
+}
+
+impl Lease {
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Sends the job; its events arrive on the receiver. `None` when the link is over or takes nothing.
+    pub fn start(&mut self, job: Job) -> Option<mpsc::Receiver<NodeEvent>> {
+        let request = job.request_id;
+        // One place for each token, since frames without any are dropped, and some for the end.
+        let (events, receiver) = mpsc::channel(job.params.max_tokens as usize + 4);
+        let slot = JobSlot { events, next: 0, max_tokens: job.params.max_tokens };
+        self.node.jobs().insert(request, slot);
+        self.request = Some(request);
+        let sent = self.node.send(FromMeter::Job(job));
+        // The link may have ended between the two: its jobs were told before this one was known.
+        if sent && !self.node.closed.is_cancelled() { Some(receiver) } else { None }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.node.jobs().remove(&request);
+        }
+        self.node.active.fetch_sub(1, Ordering::AcqRel);
+        self.node.outstanding_tokens.fetch_sub(self.tokens, Ordering::AcqRel);
+        self.node.room.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use wire::node::SamplingParams;
+    use wire::{AccountId, ModelRate};
+
+    use super::*;
+
+    /// A node in the fleet, with its outbox kept open.
+    pub(crate) fn join(fleet: &Fleet, facts: NodeFacts, nodes_max: usize) -> Option<(Arc<Node>, mpsc::Receiver<FromMeter>)> {
+        fleet.join(facts, FromMeter::Welcome { heartbeat_ms: 1, fallback: false }, nodes_max)
+    }
+
+    pub(crate) fn facts(last_byte: u8, fallback: bool, capacity: u32) -> NodeFacts {
+        NodeFacts {
+            node: Address::with_last_byte(last_byte),
+            operator: OperatorId(u32::from(last_byte)),
+            fallback,
+            models: vec![ServedModel { model: "m".into(), model_root: B256::ZERO, engine: B256::ZERO, context_tokens: 100 }],
+            capacity,
+            device: Device { kind: "cpu".into(), name: "test".into(), memory_bytes: 1, parallelism: 1 },
+            version: "0".into(),
+            linked_at: 0,
+        }
+    }
+
+    fn job(request_id: B256, max_tokens: u32) -> Job {
+        Job {
+            request_id,
+            account: AccountId(1),
+            operator: OperatorId(1),
+            model: "m".into(),
+            prompt: vec![1],
+            params: SamplingParams::greedy(max_tokens),
+            model_rate: ModelRate(1),
+            started_at: 0,
+        }
+    }
+
+    #[test]
+    fn a_full_node_has_room_again_when_a_lease_ends() {
+        let (node, _outbox) = join(&Fleet::default(), facts(1, false, 1), 10).unwrap();
+        let lease = node.reserve(50).unwrap();
+        assert!(node.reserve(50).is_none());
+        assert_eq!((node.load().active, node.load().outstanding_tokens), (1, 50));
+        drop(lease);
+        assert_eq!((node.load().active, node.load().outstanding_tokens), (0, 0));
+        assert!(node.reserve(50).is_some());
+    }
+
+    #[test]
+    fn a_newer_link_replaces_the_older_one_and_outlives_its_end() {
+        let fleet = Fleet::default();
+        let (older, _a) = join(&fleet, facts(1, false, 1), 1).unwrap();
+        let (newer, _b) = join(&fleet, facts(1, false, 1), 1).unwrap();
+        assert!(older.closed.is_cancelled() && !newer.closed.is_cancelled());
+        fleet.leave(&older);
+        assert_eq!(fleet.nodes().len(), 1);
+        assert!(join(&fleet, facts(2, false, 1), 1).is_none());
+        fleet.leave(&newer);
+        assert!(fleet.nodes().is_empty());
+    }
+
+    #[test]
+    fn tokens_past_the_ceiling_are_dropped_and_a_gap_ends_the_job() {
+        let (node, _outbox) = join(&Fleet::default(), facts(1, false, 2), 10).unwrap();
+        let request = B256::repeat_byte(1);
+        let mut lease = node.reserve(3).unwrap();
+        let mut events = lease.start(job(request, 3)).unwrap();
+        node.deliver_tokens(request, 0, vec![7, 8]);
+        node.deliver_tokens(request, 2, vec![9, 10, 11]);
+        for _ in 0..100 {
+            node.deliver_tokens(request, 3, vec![12]);
+        }
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens == [7, 8]));
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens == [9]));
+        assert!(events.try_recv().is_err());
+
+        let other = B256::repeat_byte(2);
+        let mut lease = node.reserve(3).unwrap();
+        let mut events = lease.start(job(other, 3)).unwrap();
+        node.deliver_tokens(other, 1, vec![7]);
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Failed { code: FailureCode::Engine, .. })));
+    }
+
+    #[test]
+    fn a_lost_link_tells_every_job() {
+        let fleet = Fleet::default();
+        let (node, _outbox) = join(&fleet, facts(1, false, 2), 10).unwrap();
+        let mut lease = node.reserve(3).unwrap();
+        let mut events = lease.start(job(B256::repeat_byte(1), 3)).unwrap();
+        fleet.leave(&node);
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Lost)));
+        assert!(!node.serves("m", 1));
+    }
+}

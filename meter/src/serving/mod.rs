@@ -1,0 +1,192 @@
+//! The serving rooms: one request from its worst case to its receipt.
+//!
+//! In reading order: [`request`] walks `hold` → `dispatch` → `stream` → `receipt`; [`fleet`] and [`link`] are the nodes it
+//! walks to, [`catalog`] what they serve.
+//!
+//! Invariants of absence: nothing here knows HTTP status codes, and no text of a prompt or an answer is logged or stored.
+
+pub mod catalog; // models, prices, digests
+pub mod dispatch; // which node
+pub mod fleet; // linked nodes and their jobs
+pub mod hold; // worst case, reserved
+pub mod link; // one node's WebSocket
+mod live; // one answer while it arrives
+pub mod receipt; // own count against the node's claim
+pub mod request; // the rooms in order
+pub mod stream; // token ids → text
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy::sol_types::Eip712Domain;
+use daemon::CancellationToken;
+use daemon::clock::SharedClock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::deployment::Deployment;
+use wire::{AccountId, B256, OperatorId};
+
+use crate::config::Limits;
+use crate::ledger::Ledger;
+use catalog::Catalog;
+use dispatch::Dispatcher;
+use fleet::Fleet;
+
+/// The rooms and what they share. Clones share everything.
+#[derive(Clone)]
+pub struct Serving(Arc<Rooms>);
+
+/// What the rooms work with.
+pub struct Rooms {
+    /// What is served.
+    pub catalog: Catalog,
+    /// By whom.
+    pub fleet: Fleet,
+    /// Choice of a node.
+    pub dispatcher: Dispatcher,
+    /// Where money is counted.
+    pub ledger: Ledger,
+    /// Where the contracts are.
+    pub deployment: Deployment,
+    /// Domain of receipts and hellos.
+    pub domain: Eip712Domain,
+    /// Operators whose nodes are the project's own.
+    pub fallback_operators: BTreeSet<OperatorId>,
+    /// Everything that is bounded.
+    pub limits: Limits,
+    /// What time it is.
+    pub clock: SharedClock,
+    admission: CancellationToken,
+    cut: CancellationToken,
+    streams: Arc<Semaphore>,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    requests: HashSet<B256>,
+    of_account: HashMap<AccountId, usize>,
+}
+
+/// What [`Serving::new`] needs.
+pub struct Parts {
+    /// What is served.
+    pub catalog: Catalog,
+    /// Where money is counted.
+    pub ledger: Ledger,
+    /// Where the contracts are.
+    pub deployment: Deployment,
+    /// Operators whose nodes are the project's own.
+    pub fallback_operators: BTreeSet<OperatorId>,
+    /// Everything that is bounded.
+    pub limits: Limits,
+    /// What time it is.
+    pub clock: SharedClock,
+}
+
+impl Serving {
+    /// Rooms without nodes.
+    pub fn new(parts: Parts) -> Self {
+        let fleet = Fleet::default();
+        let limits = parts.limits;
+        Self(Arc::new(Rooms {
+            dispatcher: Dispatcher::new(fleet.clone(), limits.queue_max, Duration::from_millis(limits.queue_timeout_ms)),
+            fleet,
+            catalog: parts.catalog,
+            ledger: parts.ledger,
+            domain: parts.deployment.settlement_domain(),
+            deployment: parts.deployment,
+            fallback_operators: parts.fallback_operators,
+            clock: parts.clock,
+            admission: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            streams: Arc::new(Semaphore::new(limits.streams_max.min(Semaphore::MAX_PERMITS))),
+            running: Mutex::default(),
+            limits,
+        }))
+    }
+
+    /// What the rooms work with.
+    pub fn rooms(&self) -> &Rooms {
+        &self.0
+    }
+
+    /// Takes no new request from now on, lets running answers go on for `drain_timeout_ms`, then cuts and charges them for
+    /// what arrived, and closes the links. Returns when every answer is captured or released.
+    pub async fn drain(&self) {
+        let rooms = &self.0;
+        rooms.admission.cancel();
+        let permits = rooms.limits.streams_max.min(Semaphore::MAX_PERMITS) as u32;
+        let all_done = rooms.streams.acquire_many(permits);
+        if tokio::time::timeout(Duration::from_millis(rooms.limits.drain_timeout_ms), all_done).await.is_err() {
+            tracing::warn!(running = rooms.running().requests.len(), "drain deadline passed: cutting answers");
+            rooms.cut.cancel();
+            // Bounded: a cut answer waits `cancel_timeout_ms` for its node, and captures with a bounded number of tries.
+            let _ = rooms.streams.acquire_many(permits).await;
+        }
+        for node in rooms.fleet.nodes() {
+            node.closed.cancel();
+        }
+    }
+
+    /// Whether new requests are taken.
+    pub fn admits(&self) -> bool {
+        !self.0.admission.is_cancelled()
+    }
+}
+
+impl Rooms {
+    /// Whether the request is between its hold and its capture.
+    pub fn is_running(&self, request: B256) -> bool {
+        self.running().requests.contains(&request)
+    }
+
+    /// How many answers are being served.
+    pub fn running_count(&self) -> usize {
+        self.running().requests.len()
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+        // Whole after every change, also in a panicking task.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running request's place; given back when dropped.
+struct Place {
+    serving: Serving,
+    request: B256,
+    account: AccountId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// `None` when the account, or all together, have as many answers as they may.
+    fn take(serving: &Serving, request: B256, account: AccountId) -> Option<Self> {
+        let permit = Arc::clone(&serving.0.streams).try_acquire_owned().ok()?;
+        let mut running = serving.0.running();
+        let count = running.of_account.entry(account).or_default();
+        if *count >= serving.0.limits.streams_per_account_max {
+            return None;
+        }
+        *count += 1;
+        running.requests.insert(request);
+        metrics::gauge!("meter_streams_running").set(running.requests.len() as f64);
+        drop(running);
+        Some(Self { serving: serving.clone(), request, account, _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = self.serving.0.running();
+        running.requests.remove(&self.request);
+        if let Some(count) = running.of_account.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                running.of_account.remove(&self.account);
+            }
+        }
+        metrics::gauge!("meter_streams_running").set(running.requests.len() as f64);
+    }
+}

@@ -1,0 +1,10 @@
+//! The serving rooms from outside: real HTTP, real WebSockets, the real ledger on SQLite; only the nodes are scripted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod admission; // what is refused before anything is dispatched
+mod answers; // what is served and charged
+mod http; // the accept loop and the other resources
+mod links; // who may link, and what late receipts become
+mod network; // a meter with its ledger and payers
+mod node; // a scripted node
