@@ -11,7 +11,7 @@ use super::{ConfigFlag, block_on, print_line};
 
 /// Check this node's setup and say what to do
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node doctor
   gpu-node doctor --config node.toml --json
   gpu-node doctor --full     hashes weights of any size

@@ -32,7 +32,7 @@ const READINESS_PERIOD: Duration = Duration::from_millis(500);
 
 /// Serve the configured models to the configured meters
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node run
   gpu-node run --config /etc/parallelix/gpu-node.toml
 
