@@ -42,7 +42,8 @@ async fn what_credits_do_not_cover_is_402_and_reaches_no_node() {
 async fn of_fifty_concurrent_requests_exactly_the_covered_ten_run() {
     let network = Network::start().await;
     // No more than the template around "hello".
-    let prompt_tokens = network.serving.rooms().catalog.get(MODEL).unwrap().prompter.count(&[prompt::Message::new("user", "hello")]).unwrap() as u64;
+    let prompt_tokens =
+        network.serving.rooms().catalog.get(MODEL).unwrap().prompter.count(&[prompt::Message::new("user", "hello")]).unwrap() as u64;
     let worst_case = prompt_tokens + 20;
     let payer = network.payer_with(Funds { deposited: 10 * worst_case + worst_case / 2, ..Funds::default() }).await;
     // An answer costs its worst case, so that none of the fifty can take what another left.
@@ -79,10 +80,17 @@ async fn an_unnamed_length_is_what_context_and_credits_leave() {
     assert_eq!(body["parallelix"]["max_tokens"], CONTEXT_TOKENS - prompt_tokens);
     assert_eq!(body["parallelix"]["clamped"], false);
 
-    for funds in [Funds { deposited: u64::from(prompt_tokens) + 9, ..Funds::default() }, Funds { key_limit: Some(u64::from(prompt_tokens) + 9), ..Funds::default() }] {
+    for funds in [
+        Funds { deposited: u64::from(prompt_tokens) + 9, ..Funds::default() },
+        Funds { key_limit: Some(u64::from(prompt_tokens) + 9), ..Funds::default() },
+    ] {
         let poor = network.payer_with(funds).await;
         let (status, body) = answered(network.chat(&poor, json!({ "max_tokens": null }))).await;
-        assert_eq!((status, &body["parallelix"]["max_tokens"], &body["parallelix"]["clamped"]), (StatusCode::OK, &json!(9), &json!(true)), "{body}");
+        assert_eq!(
+            (status, &body["parallelix"]["max_tokens"], &body["parallelix"]["clamped"]),
+            (StatusCode::OK, &json!(9), &json!(true)),
+            "{body}"
+        );
     }
     let poorest = network.payer_with(Funds { deposited: u64::from(prompt_tokens), ..Funds::default() }).await;
     let (status, body) = answered(network.chat(&poorest, json!({ "max_tokens": null }))).await;

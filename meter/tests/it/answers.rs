@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use wire::node::{FailureCode, FinishReason, ReceiptOutcome};
 use wire::receipt::{ServiceReceipt, tokens_hash};
-use wire::{AccountId, B256, OperatorId};
+use wire::{AccountId, B256, Credits, OperatorId};
 
 use super::network::{FALLBACK_OPERATOR, Network, Payer, answered, events, streamed_text, until};
 use super::node::{FakeNode, Plan, Step, turn, words};
@@ -45,7 +45,7 @@ async fn a_whole_answer_is_charged_to_the_credit() {
         body["usage"],
         json!({
             "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
-            "cost_credits": prompt + completion, "cost": format!("0.{:09}", prompt + completion),
+            "cost_credits": prompt + completion, "cost": Credits::new(prompt + completion).unwrap().to_string(),
         })
     );
     assert_eq!(body["parallelix"]["receipt_id"], request_id.as_str());
@@ -125,7 +125,8 @@ async fn a_stop_string_ends_the_answer_whatever_the_node_sends_after_it() {
     assert_eq!(credits(&body["usage"]["completion_tokens"]), u64::from(counted));
     let request_id = node.heard().jobs[0].request_id;
     node.until("cancel", |heard| heard.cancels.contains(&request_id).then_some(())).await;
-    let signed = until("signature", || async { Some(the_receipt(&network, &payer).await).filter(|stored| stored.state == ReceiptState::Signed) });
+    let signed =
+        until("signature", || async { Some(the_receipt(&network, &payer).await).filter(|stored| stored.state == ReceiptState::Signed) });
     assert_eq!(signed.await.receipt.completion_tokens, counted);
 }
 

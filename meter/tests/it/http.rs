@@ -42,8 +42,9 @@ async fn bodies_and_heads_have_limits() {
     let large = "x".repeat((1 << 20) + 1);
     let (status, body) = answered(network.post("/v1/chat/completions").bearer_auth(&payer.key).body(large)).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("too_large")));
-    let response = network.get("/v1/models").header("x-long", "y".repeat(32 << 10)).send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    // The connection is cut while the rest of the head is on its way, so the answer may be lost.
+    let response = network.get("/v1/models").header("x-long", "y".repeat(32 << 10)).send().await;
+    assert!(response.map_or(true, |response| response.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,7 +94,10 @@ async fn models_and_pool_show_who_is_online() {
     answered(network.chat(&payer, json!({}))).await;
 
     let (_, models) = answered(network.get("/v1/models")).await;
-    assert_eq!((&models["object"], &models["data"][0]["id"], &models["data"][0]["nodes_online"]), (&json!("list"), &json!(MODEL), &json!(1)));
+    assert_eq!(
+        (&models["object"], &models["data"][0]["id"], &models["data"][0]["nodes_online"]),
+        (&json!("list"), &json!(MODEL), &json!(1))
+    );
     assert_eq!(models["data"][0]["prlx_per_million_tokens"], "0.001");
     let (status, model) = answered(network.get(&format!("/v1/models/{MODEL}"))).await;
     assert_eq!((status, &model["id"]), (StatusCode::OK, &json!(MODEL)));

@@ -51,11 +51,10 @@ pub struct Network {
     _folder: tempfile::TempDir,
 }
 
-/// A wallet with an account, and an API key of it.
+/// An account, and an API key of it.
 #[derive(Clone)]
 pub struct Payer {
     pub account: AccountId,
-    pub wallet: Address,
     pub key: String,
 }
 
@@ -213,7 +212,7 @@ impl Network {
         self.mine(facts).await;
         let limit = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
         let key = self.identity.create_key(wallet, "test", limit).await.unwrap();
-        Payer { account, wallet, key: key.key.reveal().to_owned() }
+        Payer { account, key: key.key.reveal().to_owned() }
     }
 
     pub fn get(&self, path: &str) -> RequestBuilder {

@@ -8,12 +8,12 @@ use alloy::sol_types::Eip712Domain;
 use futures_util::{SinkExt, StreamExt};
 use prompt::Prompter;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use wire::node::{
-    Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL, ReceiptOutcome, SUBPROTOCOL, ServedModel,
+    Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL, ReceiptOutcome, SUBPROTOCOL,
+    ServedModel,
 };
 use wire::receipt::{ServiceReceipt, tokens_hash};
 use wire::{Address, B256, Bytes, Credits, OperatorId, typed};
@@ -54,7 +54,6 @@ pub struct FakeNode {
     pub address: Address,
     pub heard: Arc<Mutex<Heard>>,
     say: tokio::sync::mpsc::UnboundedSender<FromNode>,
-    task: JoinHandle<()>,
 }
 
 /// How a node presents itself and behaves.
@@ -103,12 +102,14 @@ impl FakeNode {
     pub async fn link(network: &Network, plan: Plan) -> Self {
         let mut request = format!("ws://{}{LINK_PATH}", network.address).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-        let (socket, _) = connect_async(request).await.unwrap();
+        // The last argument sets TCP_NODELAY.
+        let (socket, _) = connect_async_with_config(request, None, true).await.unwrap();
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (say, words) = tokio::sync::mpsc::unbounded_channel();
         let address = plan.signer.address();
         let life = Life { plan, socket, heard: Arc::clone(&heard), sent: HashMap::new() };
-        Self { address, heard, say, task: tokio::spawn(life.run(words)) }
+        tokio::spawn(life.run(words));
+        Self { address, heard, say }
     }
 
     pub fn heard(&self) -> Heard {
@@ -122,12 +123,6 @@ impl FakeNode {
     /// Sends a frame that no script has.
     pub fn say(&self, frame: FromNode) {
         self.say.send(frame).unwrap();
-    }
-
-    /// Drops the link.
-    pub async fn vanish(self) {
-        self.task.abort();
-        let _ = self.task.await;
     }
 }
 
@@ -236,7 +231,13 @@ impl Life {
         true
     }
 
-    async fn finish(&mut self, request_id: B256, finish_reason: FinishReason, change: fn(&mut ServiceReceipt), signer: Option<PrivateKeySigner>) {
+    async fn finish(
+        &mut self,
+        request_id: B256,
+        finish_reason: FinishReason,
+        change: fn(&mut ServiceReceipt),
+        signer: Option<PrivateKeySigner>,
+    ) {
         let Some((job, tokens)) = self.sent.remove(&request_id) else { return };
         let mut receipt = true_receipt(&job, &tokens);
         change(&mut receipt);
