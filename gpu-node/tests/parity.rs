@@ -1,6 +1,6 @@
 //! Greedy answers and token ids beside llama.cpp's, on the real model when it is there.
 //!
-//! `PARALLELIX_MODEL` names the model folder; by default `.parallelix/models/smollm2-135m-instruct` in the repository. The
+//! `PARALLELIX_MODEL` names the model folder; by default `.parallelix/models/SmolLM2-135M-Instruct` in the repository. The
 //! vectors are made by `test/parity/peer_llama_cpp.py`.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
@@ -52,7 +52,7 @@ fn repository() -> PathBuf {
 }
 
 fn model_dir() -> Option<PathBuf> {
-    let default = || repository().join(".parallelix/models/smollm2-135m-instruct");
+    let default = || repository().join(".parallelix/models/SmolLM2-135M-Instruct");
     let dir = std::env::var_os("PARALLELIX_MODEL").map_or_else(default, PathBuf::from);
     if dir.join("model.safetensors").is_file() {
         return Some(dir);

@@ -17,6 +17,8 @@ use crate::stop::{Stop, wait_until};
 const RECEIPT_LIMIT: Duration = Duration::from_secs(60);
 const PAYOUT_LIMIT: Duration = Duration::from_secs(180);
 const ANSWER_TOKENS: u32 = 256;
+/// A model of this size rambles at 1.
+const TEMPERATURE: f32 = 0.2;
 
 /// The eight rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +152,7 @@ impl Answer {
     /// Streams one chat completion; the rooms are told apart by what arrives.
     fn ask(api: &Api, prompt: &str, timings: &mut Timings) -> Result<Self> {
         let body = json!({
-            "model": MODEL_ID, "stream": true, "stream_options": {"include_usage": true}, "max_tokens": ANSWER_TOKENS,
+            "model": MODEL_ID, "stream": true, "stream_options": {"include_usage": true}, "max_tokens": ANSWER_TOKENS, "temperature": TEMPERATURE,
             "messages": [{"role": "user", "content": prompt}],
         });
         let began = Instant::now();
