@@ -80,6 +80,11 @@ impl Api {
         self.call("POST", path, Some(body))
     }
 
+    /// POST `text`, which need not be JSON.
+    pub fn post_text(&self, path: &str, text: &str) -> Result<Reply> {
+        reply(path, self.send("POST", path, Some(text.to_owned()))?)
+    }
+
     /// DELETE `path`.
     pub fn delete(&self, path: &str) -> Result<Reply> {
         self.call("DELETE", path, None)
@@ -89,7 +94,7 @@ impl Api {
     ///
     /// A reply that is no event stream comes back whole, and `on_data` is not called.
     pub fn stream(&self, path: &str, body: &Value, mut on_data: impl FnMut(&str) -> Result<bool>) -> Result<Reply> {
-        let response = self.send("POST", path, Some(body))?;
+        let response = self.send("POST", path, Some(body.to_string()))?;
         let is_events = header(&response, "content-type").starts_with("text/event-stream");
         if !is_events {
             return reply(path, response);
@@ -108,10 +113,10 @@ impl Api {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
-        reply(path, self.send(method, path, body)?)
+        reply(path, self.send(method, path, body.map(Value::to_string))?)
     }
 
-    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<http::Response<Body>> {
+    fn send(&self, method: &str, path: &str, body: Option<String>) -> Result<http::Response<Body>> {
         let url = format!("{}{path}", self.base);
         let mut request = http::Request::builder().method(method).uri(&url);
         if let Some(bearer) = &self.bearer {
@@ -119,7 +124,7 @@ impl Api {
         }
         let sent = match body {
             Some(body) => {
-                let request = request.header("content-type", "application/json").body(body.to_string());
+                let request = request.header("content-type", "application/json").body(body);
                 self.agent.run(request.with_context(|| format!("cannot make a request for {url}"))?)
             }
             None => self.agent.run(request.body(()).with_context(|| format!("cannot make a request for {url}"))?),

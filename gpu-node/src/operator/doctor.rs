@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigFlag, block_on};
+use super::{ConfigFlag, block_on, print_line};
 
 /// Check this node's setup and say what to do
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node doctor
   gpu-node doctor --config node.toml --json
   gpu-node doctor --full     hashes weights of any size
@@ -64,11 +64,11 @@ impl Check {
         Self { outcome: Outcome::Fail, remediation: remedy.into(), ..Self::pass(id, title, actual, required) }
     }
 
-    fn as_warning(self) -> Self {
+    fn into_warning(self) -> Self {
         Self { outcome: Outcome::Warn, ..self }
     }
 
-    fn as_info(self) -> Self {
+    fn into_info(self) -> Self {
         Self { outcome: Outcome::Info, ..self }
     }
 
@@ -84,9 +84,11 @@ impl DoctorArgs {
         let worst = checks.iter().map(|check| check.outcome).max().unwrap_or(Outcome::Pass).max(Outcome::Pass);
         if self.json {
             let report = serde_json::json!({ "v": 1, "outcome": worst, "checks": checks });
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print_line(serde_json::to_string_pretty(&report)?)?;
         } else {
-            checks.iter().for_each(|check| println!("{}", text(check)));
+            for check in &checks {
+                print_line(text(check))?;
+            }
         }
         Ok(match worst {
             Outcome::Fail => ExitCode::FAILURE,

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
-use super::ConfigFlag;
+use super::{ConfigFlag, print_line};
 use crate::config::{Config, EXAMPLE};
 use crate::link::MeterUrl;
 
 /// Write a config file (mode 0600)
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node init
   gpu-node init --yes --meter https://meter.example --model llama-3.1-8b-instruct=/models/llama --deployment deployment.json
   gpu-node init --config node2.toml --admin-listen 127.0.0.1:9401
@@ -91,7 +91,7 @@ impl InitArgs {
             "  gpu-node register --config {0} --owner-keystore FILE --owner-password-file FILE\n  gpu-node doctor --config {0}\n  gpu-node run --config {0}",
             path.display()
         );
-        println!("{}", path.display());
+        print_line(path.display())?;
         Ok(ExitCode::SUCCESS)
     }
 

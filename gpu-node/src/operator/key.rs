@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::Args;
 use daemon::keystore::KeyCommand;
 
+use super::print_line;
+
 /// Make, import and name encrypted keys
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node key new --out node-key.json --password-file node-key.password
   gpu-node key import --out owner.json --password-file owner.password --secret-file owner.hex
   gpu-node key address node-key.json
@@ -21,7 +23,7 @@ pub struct KeyArgs {
 impl KeyArgs {
     /// Prints the key's address on standard output.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        println!("{}", self.command.run()?);
+        print_line(self.command.run()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -14,7 +14,9 @@ pub mod register;
 pub mod run;
 pub mod status;
 
+use std::fmt::Display;
 use std::future::Future;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 pub use exit::Problem;
@@ -35,4 +37,12 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
     // A model that is still being loaded when the operator says stop is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Writes one line of result to standard output. A reader that has gone away, such as `head`, is no error.
+fn print_line(line: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

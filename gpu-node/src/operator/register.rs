@@ -16,12 +16,12 @@ use wire::deployment::Deployment;
 use wire::{Address, B256, Bytes, Credits, OperatorId, typed};
 
 use super::chain::{Chain, ChainError, NodeKeyOwner};
-use super::{ConfigFlag, Problem, block_on};
+use super::{ConfigFlag, Problem, block_on, print_line};
 use crate::config::Config;
 
 /// Register the operator and this node's key on chain
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password --dry-run
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password --payout 0x5aAe...eAed
   gpu-node register --config node.toml --owner-keystore owner.json --owner-password-file owner.password --yes --json
@@ -175,14 +175,14 @@ impl Registration {
                 "v": 1, "operator": id, "node": self.node.address(), "owner": self.owner, "dry_run": self.args.dry_run,
                 "transactions": self.transactions,
             });
-            println!("{report}");
+            print_line(report)?;
         } else if let Some(id) = id {
             eprintln!(
                 "node key {} of operator {id}; now: gpu-node run --config {}",
                 self.node.address(),
                 self.args.config.config.display()
             );
-            println!("{id}");
+            print_line(id)?;
         }
         Ok(ExitCode::SUCCESS)
     }

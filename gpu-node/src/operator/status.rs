@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use wire::node::{NodeStatus, ServedModel};
 use wire::{Address, OperatorId};
 
-use super::{ConfigFlag, Problem, block_on};
+use super::{ConfigFlag, Problem, block_on, print_line};
 use crate::config::Config;
 use crate::link::{LinkState, Node};
 
@@ -19,7 +19,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Ask the running node how it is
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node status
   gpu-node status --config node.toml --json
 
@@ -81,9 +81,9 @@ impl StatusArgs {
         let config = Config::read(&self.config.config)?;
         let report = block_on(fetch(&config))?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print_line(serde_json::to_string_pretty(&report)?)?;
         } else {
-            print!("{}", text(&report));
+            print_line(text(&report))?;
         }
         Ok(if report.is_linked() { ExitCode::SUCCESS } else { ExitCode::from(3) })
     }
@@ -121,7 +121,7 @@ fn text(report: &Report) -> String {
     if !report.is_linked() {
         lines.push("no jobs   the node is linked to no meter; the link lines say why, `gpu-node doctor` what to do".into());
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 #[cfg(test)]

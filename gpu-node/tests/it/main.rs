@@ -7,6 +7,8 @@ mod hostile;
 mod jobs;
 mod links;
 mod outbox;
+mod process;
 mod receipts;
 mod rig;
 mod terms;
+mod tiny;

@@ -1,5 +1,6 @@
 //! The audit: what must be equal in the books, read in one snapshot.
 
+use super::accounts::LedgerAccount;
 use super::error::LedgerError;
 use super::store::Store;
 use super::types::{AuditReport, Finding};
@@ -104,11 +105,17 @@ pub(super) async fn audit(store: &Store) -> Result<AuditReport, LedgerError> {
         let differences = connection.differences(sql).await?;
         findings.extend(differences.into_iter().map(|(subject, expected, actual)| Finding {
             rule: (*rule).to_owned(),
-            subject,
+            subject: named(subject),
             expected,
             actual,
         }));
     }
     connection.rollback().await?;
     Ok(AuditReport { rules: RULES.len() as u32, findings })
+}
+
+/// The name of a ledger account where a subject is its code.
+fn named(subject: String) -> String {
+    let account = subject.parse().ok().and_then(LedgerAccount::from_code);
+    account.map_or(subject, |account| account.to_string())
 }

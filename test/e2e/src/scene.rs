@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use xtask::build::Binaries;
 use xtask::model;
 use xtask::network::depositor::{Depositor, Terms};
@@ -18,29 +18,45 @@ use xtask::workspace::Workspace;
 use crate::LIMIT;
 use crate::database::TestDatabase;
 
-/// A running network in a folder and with a database of its own; both go when the test ends well.
+/// A running network in a folder and with a database of its own.
 #[derive(Debug)]
 pub struct Scene {
     // Declared, and so dropped, before what it uses.
     network: Network,
     _database: TestDatabase,
-    dir: PathBuf,
 }
 
 impl Scene {
-    /// A network of `nodes` registered nodes, with or without fallback hardware, further changed by `change`.
-    pub fn new(name: &str, nodes: usize, fallback: bool, change: impl FnOnce(&mut Plan)) -> Result<Self> {
-        let stop = Stop::default();
-        let workspace = Workspace::here();
-        let parts = parts(&workspace, &stop)?;
+    /// Runs `act` on a network of `nodes` registered nodes, with or without fallback hardware.
+    ///
+    /// Afterwards the network is stopped in order and forgotten; when `act` fails its folder with logs and state stays.
+    pub fn play(name: &str, nodes: usize, fallback: bool, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let unique = format!("{name}_{}", secret::random_hex(4)?);
+        let workspace = Workspace::here();
         let dir = workspace.network_dir("e2e").join(&unique);
-        let database = TestDatabase::create(&unique)?;
-        let mut plan = Plan { nodes, fallback, database: database.plan()?, ..Plan::test(dir.clone()) };
-        change(&mut plan);
-        let mut say = |line: &str| println!("{line}");
-        let network = Network::start(plan, parts, &stop, &mut say)?;
-        Ok(Self { network, _database: database, dir })
+        let left = || format!("logs and state of this network: {}", dir.display());
+        let mut scene = Self::start(&workspace, &unique, nodes, fallback).with_context(left)?;
+        let result = act(&mut scene);
+        if result.is_err()
+            && let Some(obituary) = scene.network.obituary()
+        {
+            eprintln!("{obituary}");
+        }
+        let killed = scene.network.stop_all();
+        result.with_context(left)?;
+        ensure!(killed.is_empty(), "{killed:?} did not stop in time\n{}", left());
+        drop(scene);
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+    }
+
+    fn start(workspace: &Workspace, unique: &str, nodes: usize, fallback: bool) -> Result<Self> {
+        let stop = Stop::default();
+        let parts = parts(workspace, &stop)?;
+        let database = TestDatabase::create(unique)?;
+        let dir = workspace.network_dir("e2e").join(unique);
+        let plan = Plan { nodes, fallback, database: database.plan()?, ..Plan::test(dir) };
+        let network = Network::start(plan, parts, &stop, &mut |line| println!("{line}"))?;
+        Ok(Self { network, _database: database })
     }
 
     /// A depositor whose credits the meter has mirrored.
@@ -62,20 +78,6 @@ impl Deref for Scene {
 impl DerefMut for Scene {
     fn deref_mut(&mut self) -> &mut Network {
         &mut self.network
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            if let Some(obituary) = self.network.obituary() {
-                eprintln!("{obituary}");
-            }
-            eprintln!("logs and state: {}", self.dir.display());
-            return;
-        }
-        self.network.stop_all();
-        fs::remove_dir_all(&self.dir).ok();
     }
 }
 

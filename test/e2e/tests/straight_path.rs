@@ -37,48 +37,49 @@ fn settled(scene: &Scene, depositors: &[Depositor]) -> Result<bool> {
 
 #[test]
 fn twenty_five_requests_of_five_depositors_on_two_nodes_settle_to_the_credit() -> Result<()> {
-    let scene = Scene::new("straight", 2, false, |_| {})?;
-    let terms = Terms { deposit: 7 * CREDITS_PER_PRLX, ..Terms::DEMO };
+    Scene::play("straight", 2, false, |scene| {
+        let terms = Terms { deposit: 7 * CREDITS_PER_PRLX, ..Terms::DEMO };
 
-    // Deposit and mirror.
-    let depositors: Vec<Depositor> =
-        (1..=DEPOSITORS).map(|number| scene.funded(&format!("depositor-{number}"), &terms)).collect::<Result<_>>()?;
-    let opening = Books::read(&scene, &depositors)?;
-    let total = terms.deposit * DEPOSITORS as u64;
-    ensure!((opening.deposited, opening.available, opening.debited) == (total, total, 0), "{opening:?}");
+        // Deposit and mirror.
+        let depositors: Vec<Depositor> =
+            (1..=DEPOSITORS).map(|number| scene.funded(&format!("depositor-{number}"), &terms)).collect::<Result<_>>()?;
+        let opening = Books::read(scene, &depositors)?;
+        let total = terms.deposit * DEPOSITORS as u64;
+        ensure!((opening.deposited, opening.available, opening.debited) == (total, total, 0), "{opening:?}");
 
-    // Hold, dispatch, stream.
-    let mut answers = Vec::new();
-    let mut batches = BTreeSet::new();
-    for number in 0..ROUNDS {
-        answers.extend(round(&scene, &depositors, number)?);
-        await_that("this round's receipts to be settled", || settled(&scene, &depositors))?;
-    }
-    for (_, answer) in &answers {
-        let cost = (answer.tokens()? * scene.plan.model_rate).div_ceil(1_000_000);
-        ensure!(answer.cost()? == cost, "{} tokens cost {cost}, charged {}", answer.tokens()?, answer.cost()?);
-        ensure!(answer.parallelix["fallback"] == false && !answer.text.is_empty(), "{answer:?}");
-    }
+        // Hold, dispatch, stream.
+        let mut answers = Vec::new();
+        let mut batches = BTreeSet::new();
+        for number in 0..ROUNDS {
+            answers.extend(round(scene, &depositors, number)?);
+            await_that("this round's receipts to be settled", || settled(scene, &depositors))?;
+        }
+        for (_, answer) in &answers {
+            let cost = (answer.tokens()? * scene.plan.model_rate).div_ceil(1_000_000);
+            ensure!(answer.cost()? == cost, "{} tokens cost {cost}, charged {}", answer.tokens()?, answer.cost()?);
+            ensure!(answer.parallelix["fallback"] == false && !answer.text.is_empty(), "{answer:?}");
+        }
 
-    // Receipt, batch, payout.
-    let mut served = BTreeSet::new();
-    for (index, answer) in &answers {
-        let depositor = depositors.get(*index).context("an unknown depositor")?;
-        let receipt = depositor.api(&scene.meter())?.get(&answer.receipt_path()?)?.ok("a receipt")?;
-        ensure!(receipt["cost_credits"] == answer.usage["cost_credits"], "receipt and usage differ: {receipt} {answer:?}");
-        ensure!(receipt["batch"]["transaction"].is_string(), "a settled receipt names its transaction: {receipt}");
-        ensure!(verify(&scene, &receipt)?, "verifyReceipt refuses {receipt}");
-        served.insert(receipt["receipt"]["operator"].as_u64());
-        batches.insert(receipt["batch"]["seq"].as_u64());
-    }
-    ensure!(served.len() == 2, "both nodes should have served, only {served:?} did");
-    ensure!(batches.len() >= 2, "several batches were expected, all was in {batches:?}");
-    let books = Books::read(&scene, &depositors)?;
-    books.balance()?;
-    let charged: u64 = answers.iter().map(|(_, answer)| answer.cost()).sum::<Result<u64>>()?;
-    ensure!(books.charged == charged && answers.len() >= 20, "answers cost {charged}: {books:?}");
+        // Receipt, batch, payout.
+        let mut served = BTreeSet::new();
+        for (index, answer) in &answers {
+            let depositor = depositors.get(*index).context("an unknown depositor")?;
+            let receipt = depositor.api(&scene.meter())?.get(&answer.receipt_path()?)?.ok("a receipt")?;
+            ensure!(receipt["cost_credits"] == answer.usage["cost_credits"], "receipt and usage differ: {receipt} {answer:?}");
+            ensure!(receipt["batch"]["transaction"].is_string(), "a settled receipt names its transaction: {receipt}");
+            ensure!(verify(scene, &receipt)?, "verifyReceipt refuses {receipt}");
+            served.insert(receipt["receipt"]["operator"].as_u64());
+            batches.insert(receipt["batch"]["seq"].as_u64());
+        }
+        ensure!(served.len() == 2, "both nodes should have served, only {served:?} did");
+        ensure!(batches.len() >= 2, "several batches were expected, all was in {batches:?}");
+        let books = Books::read(scene, &depositors)?;
+        books.balance()?;
+        let charged: u64 = answers.iter().map(|(_, answer)| answer.cost()).sum::<Result<u64>>()?;
+        ensure!(books.charged == charged && answers.len() >= 20, "answers cost {charged}: {books:?}");
 
-    claimed_credits_are_prlx(&scene)
+        claimed_credits_are_prlx(scene)
+    })
 }
 
 /// What an operator is owed arrives at its payout address, in wei.
@@ -99,30 +100,31 @@ fn claimed_credits_are_prlx(scene: &Scene) -> Result<()> {
 
 #[test]
 fn a_second_start_continues_with_the_same_chain_ledger_and_key() -> Result<()> {
-    let mut scene = Scene::new("restart", 1, false, |_| {})?;
-    let depositors = [scene.funded("depositor", &Terms::DEMO)?];
-    let api = depositors[0].api(&scene.meter())?;
-    ask(&api, "What is the sea?", 8)?;
-    await_that("the receipt to be settled", || settled(&scene, &depositors))?;
-    let before = Books::read(&scene, &depositors)?;
-    let state = |scene: &Scene| -> Result<Value> {
-        api.get("/v1/credits")?.ok("credits").map(|credits| {
-            let _ = scene;
-            credits["available_credits"].clone()
-        })
-    };
-    let available = state(&scene)?;
+    Scene::play("restart", 1, false, |scene| {
+        let depositors = [scene.funded("depositor", &Terms::DEMO)?];
+        let api = depositors[0].api(&scene.meter())?;
+        ask(&api, "What is the sea?", 8)?;
+        await_that("the receipt to be settled", || settled(scene, &depositors))?;
+        let before = Books::read(scene, &depositors)?;
+        let state = |scene: &Scene| -> Result<Value> {
+            api.get("/v1/credits")?.ok("credits").map(|credits| {
+                let _ = scene;
+                credits["available_credits"].clone()
+            })
+        };
+        let available = state(scene)?;
 
-    for name in ["keeper", "node-1", "meter", "chain"] {
-        scene.process(name)?.stop();
-    }
-    for name in ["chain", "meter", "node-1", "keeper"] {
-        scene.restart(name)?;
-    }
+        for name in ["keeper", "node-1", "meter", "chain"] {
+            scene.process(name)?.stop();
+        }
+        for name in ["chain", "meter", "node-1", "keeper"] {
+            scene.restart(name)?;
+        }
 
-    ensure!(state(&scene)? == available, "credits changed over a restart");
-    ensure!(Books::read(&scene, &depositors)? == before, "the books changed over a restart");
-    await_that("the node to be linked again", || Ok(ask(&api, "And the sky?", 8).is_ok()))?;
-    await_that("the second receipt to be settled", || settled(&scene, &depositors))?;
-    Books::read(&scene, &depositors)?.balance()
+        ensure!(state(scene)? == available, "credits changed over a restart");
+        ensure!(Books::read(scene, &depositors)? == before, "the books changed over a restart");
+        await_that("the node to be linked again", || Ok(ask(&api, "And the sky?", 8).is_ok()))?;
+        await_that("the second receipt to be settled", || settled(scene, &depositors))?;
+        Books::read(scene, &depositors)?.balance()
+    })
 }

@@ -12,7 +12,7 @@ pub mod operators; // registered operators and their nodes
 pub mod plan; // what to bring up
 pub mod ports; // where it listens
 pub mod process; // one process
-mod typed; // what a depositor signs
+pub mod typed; // what a depositor signs
 pub mod watch; // status lines
 
 use std::fs::{self, File, TryLockError};

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::deploy::Deployment;
 
-pub(super) fn spend_authorization(deployment: &Deployment, message: &Value) -> Value {
+/// Authorizes debits; fields as in the struct of that name.
+pub fn spend_authorization(deployment: &Deployment, message: &Value) -> Value {
     credits(
         deployment,
         "SpendAuthorization",
@@ -17,15 +18,16 @@ pub(super) fn spend_authorization(deployment: &Deployment, message: &Value) -> V
     )
 }
 
-pub(super) fn sign_in(deployment: &Deployment, message: &Value) -> Value {
+/// Opens a session and authorizes nothing.
+pub fn sign_in(deployment: &Deployment, message: &Value) -> Value {
     let fields = json!([
         {"name": "owner", "type": "address"}, {"name": "challenge", "type": "bytes32"}, {"name": "signDeadline", "type": "uint40"},
     ]);
     credits(deployment, "SignIn", &fields, message)
 }
 
-/// EIP-2612.
-pub(super) fn permit(deployment: &Deployment, token: &str, owner: &str, wei: &str, nonce: &str, deadline: u64) -> Value {
+/// Lets the vault take `wei` of PRLX (EIP-2612).
+pub fn permit(deployment: &Deployment, token: &str, owner: &str, wei: &str, nonce: &str, deadline: u64) -> Value {
     let fields = json!([
         {"name": "owner", "type": "address"}, {"name": "spender", "type": "address"}, {"name": "value", "type": "uint256"},
         {"name": "nonce", "type": "uint256"}, {"name": "deadline", "type": "uint256"},

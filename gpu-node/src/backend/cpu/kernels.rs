@@ -123,22 +123,23 @@ unsafe fn matmul_rows<L: Lanes, S: Stored>(product: Product<'_>, rows: Range<usi
             }
             return;
         }
-        WIDENED.with_borrow_mut(|widened| {
-            let step = if L::WIDE { 4 } else { 2 };
-            widened.resize(step * columns, 0.0);
-            for first in rows.clone().step_by(step) {
-                let count = step.min(rows.end - first);
-                for k in (0..count * columns).step_by(LANES) {
-                    L::store(widened[k..].as_mut_ptr(), S::load::<L>(weight(first).add(k * S::BYTES)));
-                }
-                let wide_row = |row: usize| widened[(row - first) * columns..].as_ptr().cast::<u8>();
-                if L::WIDE {
-                    blocks::<L, F32, 4>(wide_row, columns, x, first..first + count, &sink);
-                } else {
-                    blocks::<L, F32, 2>(wide_row, columns, x, first..first + count, &sink);
-                }
+        // Taken out and put back: a closure would be compiled without the instruction set.
+        let mut widened = WIDENED.take();
+        let step = if L::WIDE { 4 } else { 2 };
+        widened.resize(step * columns, 0.0);
+        for first in rows.clone().step_by(step) {
+            let count = step.min(rows.end - first);
+            for k in (0..count * columns).step_by(LANES) {
+                L::store(widened[k..].as_mut_ptr(), S::load::<L>(weight(first).add(k * S::BYTES)));
             }
-        });
+            let wide_row = |row: usize| widened[(row - first) * columns..].as_ptr().cast::<u8>();
+            if L::WIDE {
+                blocks::<L, F32, 4>(wide_row, columns, x, first..first + count, &sink);
+            } else {
+                blocks::<L, F32, 2>(wide_row, columns, x, first..first + count, &sink);
+            }
+        }
+        WIDENED.set(widened);
     }
 }
 
@@ -202,7 +203,11 @@ unsafe fn tile<L: Lanes, S: Stored, const R: usize, const C: usize>(
     unsafe {
         let mut sums = [[L::zero(); C]; R];
         for k in (0..columns).step_by(LANES) {
-            let input: [L::V; C] = std::array::from_fn(|c| L::load(inputs[c].add(k)));
+            // Plain loops: a closure here would be compiled without the instruction set.
+            let mut input = [L::zero(); C];
+            for c in 0..C {
+                input[c] = L::load(inputs[c].add(k));
+            }
             for r in 0..R {
                 let weight = S::load::<L>(w[r].add(k * S::BYTES));
                 for c in 0..C {
@@ -210,9 +215,9 @@ unsafe fn tile<L: Lanes, S: Stored, const R: usize, const C: usize>(
                 }
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                sink.put(token + c, row + r, L::sum(sums[r][c]));
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                sink.put(token + c, row + r, L::sum(sum));
             }
         }
     }
