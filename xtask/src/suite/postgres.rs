@@ -59,6 +59,11 @@ impl Postgres {
         Ok(Some(Self { url, cluster: Some(cluster) }))
     }
 
+    /// Whether this process started it, for itself.
+    pub fn is_temporary(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// In words, for the list of steps.
     pub fn describe(&self) -> String {
         match &self.cluster {
