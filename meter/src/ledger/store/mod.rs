@@ -26,7 +26,7 @@ static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
     /// A file of this machine.
-    Sqlite(sqlx::sqlite::SqliteConnectOptions),
+    Sqlite(Box<sqlx::sqlite::SqliteConnectOptions>),
     /// A server.
     Postgres(Box<sqlx::postgres::PgConnectOptions>),
 }
@@ -36,7 +36,7 @@ impl Store {
     pub(crate) fn at(url: &str) -> Result<Self, LedgerError> {
         let unknown = || LedgerError::Url { url: url.split('@').next_back().unwrap_or_default().to_owned() };
         if let Some(path) = url.strip_prefix("sqlite://") {
-            return Ok(Self::Sqlite(sqlite::options(path)));
+            return Ok(Self::Sqlite(Box::new(sqlite::options(path))));
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             return Ok(Self::Postgres(Box::new(url.parse().map_err(|_| unknown())?)));
@@ -49,7 +49,7 @@ impl Store {
         // A pool of one: migrations on a bare connection make a future that can't move between threads.
         let migrated = match self {
             Self::Sqlite(options) => {
-                let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+                let pool = SqlitePoolOptions::new().max_connections(1).connect_with((**options).clone()).await?;
                 let migrated = SQLITE_MIGRATIONS.run(&pool).await;
                 pool.close().await;
                 migrated
