@@ -24,7 +24,7 @@ const BENCH_LIMIT: Duration = Duration::from_secs(1_800);
 pub enum Bench {
     /// Tokens per second of the engine on this machine.
     Engine,
-    /// Durable holds and captures per second, on SQLite and, where there is a server, on PostgreSQL.
+    /// Durable holds and captures per second, on SQLite and, where it is installed, on PostgreSQL.
     Ledger,
     /// Gas of every function of the contracts.
     Gas,
@@ -52,10 +52,9 @@ fn ledger(workspace: &Workspace, stop: &Stop) -> Result<()> {
     let sqlite = ledger_on(workspace, "sqlite", &format!("sqlite://{}", folder.join("ledger.db").display()), stop);
     fs::remove_dir_all(&folder).ok();
     sqlite?;
-    match Postgres::find(stop)? {
-        // A server that others use keeps its databases to itself.
-        Some(postgres) if postgres.is_temporary() => ledger_on(workspace, "postgres", &postgres.url, stop),
-        _ => {
+    match Postgres::temporary(true, stop)? {
+        Some(postgres) => ledger_on(workspace, "postgres", &postgres.url, stop),
+        None => {
             eprintln!("PostgreSQL was not measured: no installed binaries to start a server of its own from");
             Ok(())
         }
