@@ -278,92 +278,94 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         require(feeBps <= MAX_FEE_BPS, FeeTooHigh(feeBps, MAX_FEE_BPS));
         require(rows.length != 0, EmptyRows());
 
-        uint256 offset = 0;
-        while (offset < rows.length) {
-            (uint32 operator, uint256 rowsStart, uint256 rowsEnd) = rows.header(offset);
-            uint64 total = _debitGroup(seq, operator, rows, rowsStart, rowsEnd);
-            uint64 groupFee = _feeDown(total, feeBps);
-            _creditOperator(operator, total - groupFee);
+        uint256 total = 0;
+        uint256 fees_ = 0;
+        // Both stay below the liabilities, which fit 63 bits.
+        unchecked {
+            for (uint256 offset = 0; offset < rows.length;) {
+                (uint256 operator, uint256 rowsStart, uint256 rowsEnd) = rows.header(offset);
+                uint256 groupTotal = _debitGroup(seq, operator, rows, rowsStart, rowsEnd);
+                uint256 groupFee = _feeDown(groupTotal, feeBps);
+                _creditOperator(operator, groupTotal - groupFee);
 
-            debited += total;
-            fee += groupFee;
-            offset = rowsEnd;
+                total += groupTotal;
+                fees_ += groupFee;
+                offset = rowsEnd;
+            }
         }
+        (debited, fee) = (uint64(total), uint64(fees_));
         _fees += fee;
 
         emit BatchDebited(seq, debited, fee);
     }
 
-    function _debitGroup(uint64 seq, uint32 operator, bytes calldata rows, uint256 offset, uint256 end)
+    function _debitGroup(uint64 seq, uint256 operator, bytes calldata rows, uint256 offset, uint256 end)
         private
-        returns (uint64)
+        returns (uint256 total)
     {
-        uint256 total = 0;
         // Offsets stay below the calldata's length, and the total below the liabilities, which fit 63 bits.
         unchecked {
             for (; offset < end; offset += BatchRows.ROW_SIZE) {
                 (uint256 id, uint256 cumulative) = rows.row(offset);
-                Account storage account = _accounts[id];
-                DebitSlot slot = account.slot;
+                DebitSlot slot = _accounts[id].slot;
                 uint256 settled = slot.settled();
-                uint256 ceiling = cumulative > settled && slot.isLive() ? _ceiling(id, slot) : 0;
-                uint256 settledAfter = cumulative < ceiling ? cumulative : ceiling;
+                uint256 ceiling = _ceiling(id, slot);
 
-                if (settledAfter > settled) {
-                    account.slot = slot.withDebit(settledAfter, block.timestamp);
-                    total += settledAfter - settled;
-                    if (settledAfter == cumulative) continue;
+                if (cumulative > ceiling || cumulative <= settled) {
+                    cumulative = _shorten({
+                        seq: seq, id: id, operator: operator, cumulative: cumulative, settled: settled, ceiling: ceiling
+                    });
+                    if (cumulative == settled) continue;
                 }
-                _emitShort(seq, id, operator, cumulative, settled, settledAfter);
+                _accounts[id].slot = slot.withDebit(cumulative, block.timestamp);
+                total += cumulative - settled;
             }
         }
-        return uint64(total);
     }
 
     /// @dev How far the account may be debited in this transaction, zero when not at all: to its limit, and to one exposure
-    /// above what `settled` was when this transaction first came to it. That base is kept in transient storage: going by
-    /// the time alone, a second transaction of one block would get through, or a second row of one batch would not.
-    function _ceiling(uint256 id, DebitSlot slot) private returns (uint256) {
+    /// above its base, which is what `settled` was when this transaction first came to it. The base, plus one, is kept in
+    /// transient storage. Going by the time alone, a second transaction of one block would get through, or a second row of
+    /// one batch would not. Unknown accounts have no deadline ahead.
+    function _ceiling(uint256 id, DebitSlot slot) private returns (uint256 ceiling) {
         TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
-        uint256 base = slot.settled();
         // No term passes 65 bits.
         unchecked {
-            if (slot.lastSettledAt() == block.timestamp) {
-                uint256 stored = baseSlot.tload();
-                if (stored == 0) return 0;
-                base = stored - 1;
-            } else {
-                if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) return 0;
-                baseSlot.tstore(base + 1);
+            uint256 basePlusOne = uint256(slot.settled()) + 1;
+            if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) basePlusOne = baseSlot.tload();
+            else baseSlot.tstore(basePlusOne);
+
+            if (basePlusOne != 0 && slot.isLive()) {
+                ceiling = basePlusOne - 1 + slot.exposure();
+                if (ceiling > slot.limit()) ceiling = slot.limit();
             }
-            uint256 ceiling = base + slot.exposure();
-            return ceiling < slot.limit() ? ceiling : slot.limit();
         }
     }
 
-    function _emitShort(
-        uint64 seq,
-        uint256 id,
-        uint32 operator,
-        uint256 cumulative,
-        uint256 settled,
-        uint256 settledAfter
-    ) private {
+    /// @dev Reports a row that debits less than it asks for, and says how far it goes: to the ceiling, or nowhere.
+    function _shorten(uint64 seq, uint256 id, uint256 operator, uint256 cumulative, uint256 settled, uint256 ceiling)
+        private
+        returns (uint256 reached)
+    {
         uint256 requested = cumulative > settled ? cumulative - settled : 0;
-        uint256 applied = settledAfter > settled ? settledAfter - settled : 0;
+        reached = requested != 0 && ceiling > settled ? ceiling : settled;
 
-        emit RowShort(seq, uint32(id), operator, uint64(requested), uint64(applied));
+        emit RowShort(seq, uint32(id), uint32(operator), uint64(requested), uint64(reached - settled));
     }
 
-    function _creditOperator(uint32 id, uint64 amount) private {
+    /// @param amount At most 63 bits.
+    function _creditOperator(uint256 id, uint256 amount) private {
         Operator storage operator = _operators[id];
-        require(operator.payout != address(0), OperatorUnknown(id));
+        require(operator.payout != address(0), OperatorUnknown(uint32(id)));
 
-        if (amount != 0) operator.claimable += amount;
+        if (amount != 0) operator.claimable += uint64(amount);
     }
 
-    function _feeDown(uint64 total, uint16 feeBps) private pure returns (uint64) {
-        return uint64(uint256(total) * feeBps / BPS);
+    /// @param total At most 63 bits.
+    function _feeDown(uint256 total, uint256 feeBps) private pure returns (uint256) {
+        unchecked {
+            return total * feeBps / BPS;
+        }
     }
 
     // Payout
@@ -388,8 +390,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         uint256 beforeWei = _token.balanceOf(address(this));
         uint64 paid = 0;
 
-        for (uint256 i = 0; i < operatorIds.length; ++i) {
-            paid += _tryClaim(operatorIds[i]);
+        // At most the liabilities.
+        unchecked {
+            for (uint256 i = 0; i < operatorIds.length; ++i) {
+                paid += _tryClaim(operatorIds[i]);
+            }
         }
         _head.liabilities -= paid;
 

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-
-import {OperatorRegistry} from "../contracts/OperatorRegistry.sol";
-import {ParalleliXAICredits} from "../contracts/ParalleliXAICredits.sol";
-import {ParalleliXSettlement} from "../contracts/ParalleliXSettlement.sol";
 import {IParalleliXAICredits} from "../contracts/interfaces/IParalleliXAICredits.sol";
-import {PRLX} from "../script/PRLX.sol";
 import {ReferenceRows, Row} from "./utils/ReferenceRows.sol";
+import {Prlx, Registry, Settlement, System, Vault} from "./utils/System.sol";
 import {Test} from "./utils/Test.sol";
 import {vm} from "./utils/Vm.sol";
 
@@ -37,10 +32,10 @@ abstract contract Base is Test {
     address internal opal;
     address internal otto;
 
-    PRLX internal prlx;
-    ParalleliXAICredits internal vault;
-    ParalleliXSettlement internal settlement;
-    OperatorRegistry internal registry;
+    Prlx internal prlx;
+    Vault internal vault;
+    Settlement internal settlement;
+    Registry internal registry;
 
     function setUp() public virtual {
         vm.warp(START);
@@ -55,14 +50,14 @@ abstract contract Base is Test {
         (opal,) = makeActor("opal");
         (otto,) = makeActor("otto");
 
-        prlx = new PRLX(_pair(alice, bob), _pairOf(FUNDS * WEI_PER_CREDIT));
-        _deploy(IERC20(prlx));
+        prlx = System.prlx(_pair(alice, bob), _pairOf(FUNDS * WEI_PER_CREDIT));
+        _deploy(address(prlx));
     }
 
-    function _deploy(IERC20 token) internal {
-        vault = new ParalleliXAICredits(token, owner, EXIT_DELAY, VELOCITY_WINDOW);
-        registry = new OperatorRegistry(vault, owner, disputer, INCIDENT_CAP);
-        settlement = new ParalleliXSettlement(vault, registry, owner, settler, guardian, FEE_BPS);
+    function _deploy(address token) internal {
+        vault = System.vault(token, owner, EXIT_DELAY, VELOCITY_WINDOW);
+        registry = System.registry(vault, owner, disputer, INCIDENT_CAP);
+        settlement = System.settlement(vault, registry, owner, settler, guardian, FEE_BPS);
         vm.prank(owner);
         vault.initialize(address(settlement), address(registry), guardian);
     }

@@ -5,6 +5,8 @@ import { ApiFailure, failureFrom, plainWords } from "./api.js";
 import { announce, byId, el, figure, shortHex } from "./dom.js";
 import { readSse } from "./sse.js";
 
+// Small models ramble at the API's default of 1.
+const TEMPERATURE = 0.3;
 const LOG_STICK_PX = 80;
 const RECEIPT_TRIES_MAX = 20;
 const RECEIPT_PERIOD_MS = 500;
@@ -155,6 +157,7 @@ export function createChat({ api, models, openAccess, openReceipt, onSpent }) {
         model: model.id,
         messages: [...messages, { role: "user", content: text }],
         max_tokens: maxTokens(),
+        temperature: TEMPERATURE,
         stream: true,
         stream_options: { include_usage: true },
       };

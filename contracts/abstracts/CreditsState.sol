@@ -40,14 +40,14 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         uint40 depositsSuspendableFrom;
     }
 
-    /// @notice The most that an account's `netDeposited`, and the vault's liabilities, may be: the ledger is signed 64-bit.
-    uint64 public constant MAX_CREDITS = uint64(type(int64).max);
-    /// @notice The highest fee that any settlement contract can take, in basis points.
-    uint16 public constant MAX_FEE_BPS = 3_000;
-    /// @notice Upper bound of `exitDelay`.
-    uint40 public constant MAX_EXIT_DELAY = 24 hours;
-    /// @notice Upper bound of `velocityWindow`.
-    uint40 public constant MAX_VELOCITY_WINDOW = 1 hours;
+    /// @dev The most that an account's `netDeposited`, and the vault's liabilities, may be: the ledger is signed 64-bit.
+    uint64 internal constant MAX_CREDITS = uint64(type(int64).max);
+    /// @dev The highest fee that any settlement contract can take, in basis points.
+    uint16 internal constant MAX_FEE_BPS = 3_000;
+    /// @dev Upper bound of `exitDelay`.
+    uint40 internal constant MAX_EXIT_DELAY = 24 hours;
+    /// @dev Upper bound of `velocityWindow`.
+    uint40 internal constant MAX_VELOCITY_WINDOW = 1 hours;
 
     IERC20 internal immutable _token;
     /// @inheritdoc IParalleliXAICredits
@@ -60,8 +60,9 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     address public settlement;
     uint64 internal _fees;
     Head internal _head;
-    mapping(uint256 id => Account) internal _accounts;
-    mapping(uint256 id => Operator) internal _operators;
+    // By id. An array of all ids, rather than a mapping, saves a debit the hash of its slot.
+    Account[2 ** 32] internal _accounts;
+    Operator[2 ** 32] internal _operators;
     /// @inheritdoc IParalleliXAICredits
     mapping(address owner => uint32 id) public accountOf;
     /// @inheritdoc IParalleliXAICredits

@@ -14,24 +14,27 @@ library BatchRows {
     uint256 internal constant ROW_SIZE = 12;
 
     /// @notice Reads the header at `offset`, and checks that the group lies within `rows`.
-    /// @return operator The operator that the group pays.
+    /// @return operator The operator that the group pays, 32 bits.
     /// @return rowsStart Offset of the group's first row.
     /// @return rowsEnd Offset behind its last row, which is the next group's.
     function header(bytes calldata rows, uint256 offset)
         internal
         pure
-        returns (uint32 operator, uint256 rowsStart, uint256 rowsEnd)
+        returns (uint256 operator, uint256 rowsStart, uint256 rowsEnd)
     {
-        require(rows.length >= offset + HEADER_SIZE, IParalleliXAICredits.TruncatedHeader(offset, rows.length));
+        // `offset` and `rows.length` are below 2^64, and a group is shorter than 2^20.
+        unchecked {
+            rowsStart = offset + HEADER_SIZE;
+            require(rows.length >= rowsStart, IParalleliXAICredits.TruncatedHeader(offset, rows.length));
 
-        uint256 word = _load(rows, offset);
-        uint256 count = uint16(word >> 208);
-        require(count != 0, IParalleliXAICredits.EmptyGroup(offset));
+            uint256 word = _load(rows, offset);
+            uint256 count = uint16(word >> 208);
+            require(count != 0, IParalleliXAICredits.EmptyGroup(offset));
 
-        operator = uint32(word >> 224);
-        rowsStart = offset + HEADER_SIZE;
-        rowsEnd = rowsStart + count * ROW_SIZE;
-        require(rowsEnd <= rows.length, IParalleliXAICredits.TruncatedGroup(offset, rowsEnd, rows.length));
+            operator = word >> 224;
+            rowsEnd = rowsStart + count * ROW_SIZE;
+            require(rowsEnd <= rows.length, IParalleliXAICredits.TruncatedGroup(offset, rowsEnd, rows.length));
+        }
     }
 
     /// @notice Reads the row at `offset`, which must lie within a group that `header` accepted.

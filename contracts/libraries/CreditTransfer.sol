@@ -43,6 +43,9 @@ library CreditTransfer {
     }
 
     function toWei(uint64 credits) internal pure returns (uint256) {
-        return uint256(credits) * WEI_PER_CREDIT;
+        // 64 bits by 30 bits.
+        unchecked {
+            return uint256(credits) * WEI_PER_CREDIT;
+        }
     }
 }

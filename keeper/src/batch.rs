@@ -77,7 +77,7 @@ pub struct Batch {
     pub amounts: Vec<OperatorAmount>,
     /// Sum of all.
     pub total: Credits,
-    /// When the oldest receipt inside was served; `None` in a batch of carries.
+    /// When the oldest receipt inside was served.
     pub oldest_served_at: Option<u64>,
     /// Some account inside can't be debited for much longer.
     pub urgent: bool,
@@ -120,7 +120,7 @@ impl Item {
     }
 }
 
-/// Makes the batch of everything that fits; `leaf` is a receipt's Merkle leaf. `None` when nothing fits now.
+/// Makes the batch of everything that fits; `leaf` is a receipt's Merkle leaf. `None` when no receipt fits now.
 ///
 /// An item goes in whole or waits: receipts and carries are never split. An account's sum stays within `exposure` and
 /// `limit - settled`, so that no row comes out short. Errors when sums leave 63 bits, which no honest feed does.
@@ -138,7 +138,8 @@ pub fn plan(
             *taken.waiting.entry(wait).or_default() += 1;
         }
     }
-    if taken.sums.is_empty() {
+    // A batch needs a root, and a root needs a receipt: carries ride with the next one.
+    if taken.receipts.is_empty() {
         return Ok(None);
     }
     let groups = grouped(&taken.sums, accounts)?;
@@ -151,7 +152,7 @@ pub fn plan(
         groups,
         receipts: taken.receipts.into_iter().collect(),
         carries: taken.carries,
-        receipts_root: merkle::root(&leaves).unwrap_or(wire::keccak256([])),
+        receipts_root: merkle::root(&leaves).unwrap_or_default(),
         amounts,
         total,
         oldest_served_at: taken.oldest_served_at,

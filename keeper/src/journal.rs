@@ -3,17 +3,21 @@
 //! Every arrow between states is one compare-and-set on the batch's version, so that a second writer loses instead of
 //! overwriting. Invariant of absence: nothing is ever deleted, and nothing here knows the chain.
 
+mod codec; // rows of the tables, read and written
+mod error;
+
 use std::path::Path;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, Bytes};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
-use thiserror::Error;
 use wire::deployment::Deployment;
 use wire::settlement::{BatchProposal, SignedBatch};
 
-use crate::attempt::{Attempt, AttemptState, Purpose};
+use self::codec::{fixed, int, json, read_attempt, read_batch, uint};
+pub use self::error::JournalError;
+use crate::attempt::{Attempt, AttemptState};
 use crate::batch::OperatorAmount;
 
 /// Own code's patience for SQLite's lock; the journal has one writer.
@@ -402,150 +406,4 @@ async fn store(
     .await?
     .rows_affected();
     if changed == 1 { Ok(after) } else { Err(JournalError::Lost { seq: before.proposal.seq, version: before.version }) }
-}
-
-fn read_batch(row: &SqliteRow) -> Result<JournalBatch, JournalError> {
-    let name: String = row.try_get("state")?;
-    let signature: Option<Vec<u8>> = row.try_get("signature")?;
-    let settler: Option<Vec<u8>> = row.try_get("settler")?;
-    let settler = settler.and_then(|bytes| Address::try_from(bytes.as_slice()).ok());
-    let landing = match (fixed(row, "tx_hash")?, fixed(row, "block_hash")?, row.try_get::<Option<i64>, _>("block_number")?) {
-        (Some(tx_hash), Some(block_hash), Some(number)) => Some(Landing { tx_hash, block_hash, block_number: uint(number)? }),
-        _ => None,
-    };
-    let outcome = match (row.try_get::<Option<i64>, _>("debited")?, row.try_get::<Option<i64>, _>("fee")?) {
-        (Some(debited), Some(fee)) => Some(Outcome { debited: uint(debited)?, fee: uint(fee)?, applied: from_json(row, "applied")? }),
-        _ => None,
-    };
-    Ok(JournalBatch {
-        id: row.try_get("id")?,
-        version: row.try_get("version")?,
-        state: State::read(&name).ok_or(JournalError::Damaged { column: "state" })?,
-        adopted: row.try_get("adopted")?,
-        proposal: from_json(row, "proposal")?,
-        countersignature: signature.map(Bytes::from).zip(settler),
-        amounts: from_json(row, "amounts")?,
-        from_block: uint(row.try_get("from_block")?)?,
-        landing,
-        outcome,
-        note: row.try_get("note")?,
-        created_at: uint(row.try_get("created_at")?)?,
-        updated_at: uint(row.try_get("updated_at")?)?,
-    })
-}
-
-fn read_attempt(row: &SqliteRow) -> Result<Attempt, JournalError> {
-    let state = match (row.try_get::<String, _>("state")?.as_str(), fixed(row, "block_hash")?) {
-        ("live", _) => AttemptState::Live,
-        (name, Some(block_hash)) => {
-            let paid = crate::attempt::Paid {
-                block_hash,
-                block_number: uint(row.try_get("block_number")?)?,
-                gas_used: uint(row.try_get("gas_used")?)?,
-                gas_price_wei: uint(row.try_get("gas_price_wei")?)?,
-            };
-            if name == "mined" { AttemptState::Mined(paid) } else { AttemptState::Reverted(paid) }
-        }
-        _ => return Err(JournalError::Damaged { column: "attempts.state" }),
-    };
-    Ok(Attempt {
-        hash: fixed(row, "hash")?.ok_or(JournalError::Damaged { column: "hash" })?,
-        purpose: Purpose::read(&row.try_get::<String, _>("purpose")?).ok_or(JournalError::Damaged { column: "purpose" })?,
-        nonce: uint(row.try_get("nonce")?)?,
-        raw: row.try_get::<Vec<u8>, _>("raw")?.into(),
-        max_fee_wei: uint(row.try_get("max_fee_wei")?)?,
-        max_priority_fee_wei: uint(row.try_get("max_priority_fee_wei")?)?,
-        gas_limit: uint(row.try_get("gas_limit")?)?,
-        state,
-        signed_at: uint(row.try_get("signed_at")?)?,
-    })
-}
-
-fn fixed(row: &SqliteRow, column: &'static str) -> Result<Option<B256>, JournalError> {
-    let bytes: Option<Vec<u8>> = row.try_get(column)?;
-    bytes.map(|bytes| B256::try_from(bytes.as_slice()).map_err(|_| JournalError::Damaged { column })).transpose()
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, JournalError> {
-    serde_json::from_str(&row.try_get::<String, _>(column)?).map_err(|_| JournalError::Damaged { column })
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String, JournalError> {
-    serde_json::to_string(value).map_err(JournalError::Encode)
-}
-
-fn int(value: u64) -> Result<i64, JournalError> {
-    i64::try_from(value).map_err(|_| JournalError::TooLarge { value })
-}
-
-fn uint(value: i64) -> Result<u64, JournalError> {
-    u64::try_from(value).map_err(|_| JournalError::Damaged { column: "a negative number" })
-}
-
-/// Why the journal can't be used. Nothing was sent that it does not know.
-#[derive(Debug, Error)]
-pub enum JournalError {
-    /// The file can't be opened.
-    #[error("journal {}: {error}", path.display())]
-    Open {
-        /// Which file.
-        path: std::path::PathBuf,
-        /// What SQLite said.
-        error: sqlx::Error,
-    },
-    /// Another process writes it.
-    #[error("journal lock {}: {error}; does another keeper use this journal?", path.display())]
-    Lock {
-        /// Which lock file.
-        path: std::path::PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// The schema can't be brought up to date.
-    #[error("journal schema: {0}")]
-    Migrate(sqlx::migrate::MigrateError),
-    /// Made for another chain or contract.
-    #[error("the journal is not of chain {chain_id} and settlement contract {settlement}; name another file in `journal`")]
-    OtherDeployment {
-        /// What the deployment file says.
-        chain_id: u64,
-        /// What the deployment file says.
-        settlement: Address,
-    },
-    /// SQLite failed.
-    #[error("journal: {0}")]
-    Sql(#[from] sqlx::Error),
-    /// An arrow that does not exist.
-    #[error("batch {seq} can't go from {from} to {to}")]
-    NoArrow {
-        /// Which batch.
-        seq: u64,
-        /// Where it is.
-        from: &'static str,
-        /// Where it should go.
-        to: &'static str,
-    },
-    /// Somebody else moved the batch.
-    #[error("batch {seq} is not at version {version} any more; the next round reads it again")]
-    Lost {
-        /// Which batch.
-        seq: u64,
-        /// What was compared.
-        version: i64,
-    },
-    /// A value that SQLite can't hold.
-    #[error("{value} exceeds 63 bits")]
-    TooLarge {
-        /// Which value.
-        value: u64,
-    },
-    /// A value that was never written so.
-    #[error("the journal is damaged at {column}; restore the file, or start a new one: the chain and the meter know the rest")]
-    Damaged {
-        /// Where.
-        column: &'static str,
-    },
-    /// A value that does not serialize.
-    #[error("journal: {0}")]
-    Encode(serde_json::Error),
 }

@@ -19,8 +19,10 @@ use crate::submit::{Held, Sender, SubmitError};
 const STEPS_MAX: usize = 12;
 /// Landed batches and transactions that are compared with the chain's blocks, newest first, until one still stands.
 const UNWIND_MAX: u32 = 32;
-/// A receipt that the meter refused alone is tried again after a day.
-const REFUSED_S: u64 = 86_400;
+/// A receipt that the meter refused alone is tried again after an hour.
+const REFUSED_S: u64 = 3_600;
+/// The meter's codes for a refusal of which some receipt is the cause.
+const REFUSED_FOR_A_RECEIPT: [&str; 2] = ["invalid_receipts", "above_limit"];
 /// Rest after a refusal.
 const REFUSAL_REST_S: u64 = 30;
 
@@ -206,8 +208,13 @@ impl Keeper {
         Ok((feed.next_seq, draft))
     }
 
-    /// After a refusal: halve the next proposal, or set the one receipt aside that was refused alone.
-    pub(crate) async fn narrow(&self, batch: &JournalBatch, reason: &str, now: u64) -> Result<(), KeeperError> {
+    /// After a refusal: rest, and where it was about a receipt, halve the next proposal, or set the one receipt aside that
+    /// was refused alone. What is about the moment (number, deadline, a chain view that differs) only rests.
+    pub(crate) async fn narrow(&self, batch: &JournalBatch, code: &str, reason: &str, now: u64) -> Result<(), KeeperError> {
+        self.rest_until.store(now + REFUSAL_REST_S, Ordering::Relaxed);
+        if !REFUSED_FOR_A_RECEIPT.contains(&code) {
+            return Ok(());
+        }
         let receipts = &batch.proposal.receipts;
         let next = match receipts.as_slice() {
             [alone] => {
@@ -217,7 +224,6 @@ impl Keeper {
             _ => receipts.len().div_ceil(2).max(1),
         };
         self.receipts_max.store(next, Ordering::Relaxed);
-        self.rest_until.store(now + REFUSAL_REST_S, Ordering::Relaxed);
         Ok(())
     }
 

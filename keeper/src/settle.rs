@@ -104,10 +104,7 @@ impl Keeper {
             Countersigned::Refused { status, code, message } => {
                 let note = format!("HTTP {status} {code}: {message}");
                 tracing::error!(seq, reason = %note, "meter refused the batch");
-                // A conflict is about the moment, not about a receipt.
-                if status != 409 {
-                    self.narrow(&batch, &note, now).await?;
-                }
+                self.narrow(&batch, &code, &note, now).await?;
                 (JournalBatch { state: State::Quarantined, note, ..batch.clone() }, Moved::Quarantined)
             }
         };

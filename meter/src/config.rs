@@ -1,17 +1,20 @@
 //! The meter's config file: what it is, what each limit is for, and the checks that need no network.
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use daemon::config::{ConfigError as FileError, beside};
 use daemon::logs::LogConfig;
 use serde::Deserialize;
 use thiserror::Error;
+use wire::{Address, B256, OperatorId};
 
 use crate::identity::IdentitySettings;
-use wire::{Address, B256, OperatorId};
+
+pub use limits::Limits;
 
 /// Most models of one meter; bounds the labels of metrics.
 const MODELS_MAX: usize = 256;
@@ -149,89 +152,6 @@ pub struct RateConfig {
     pub starts_at: u64,
 }
 
-/// The `[limits]` table; every field has a default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Connections at once, all together.
-    pub connections_max: usize,
-    /// Connections at once from one IP address.
-    pub connections_per_ip_max: usize,
-    /// From the first byte to the end of a request's headers, and between two requests of one connection.
-    pub header_timeout_ms: u64,
-    /// From the headers to the end of the body.
-    pub body_timeout_ms: u64,
-    /// A client that takes no byte for so long is cut off.
-    pub write_stall_timeout_ms: u64,
-    /// Largest request body.
-    pub body_bytes_max: usize,
-    /// Messages of one conversation.
-    pub messages_max: usize,
-    /// Answers at once, all together.
-    pub streams_max: usize,
-    /// Answers at once for one account.
-    pub streams_per_account_max: usize,
-    /// Requests that wait for a node at once.
-    pub queue_max: usize,
-    /// How long one of them waits.
-    pub queue_timeout_ms: u64,
-    /// From the job to its first token, queueing at the node and prefill included.
-    pub first_token_timeout_ms: u64,
-    /// Between two tokens.
-    pub idle_timeout_ms: u64,
-    /// Whole answer.
-    pub total_timeout_ms: u64,
-    /// How long a cancelled node may take to say what it served.
-    pub cancel_timeout_ms: u64,
-    /// Nodes tried before the first token, after the first one.
-    pub retries_max: u32,
-    /// Linked nodes.
-    pub nodes_max: usize,
-    /// Jobs at once on one node, whatever it declares.
-    pub jobs_per_node_max: u32,
-    /// Period of a node's status frames.
-    pub heartbeat_ms: u64,
-    /// Between two checks that the registry still knows a linked node.
-    pub registry_check_ms: u64,
-    /// How long running answers may go on after SIGTERM.
-    pub drain_timeout_ms: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4_096,
-            connections_per_ip_max: 1_024,
-            header_timeout_ms: 10_000,
-            body_timeout_ms: 15_000,
-            write_stall_timeout_ms: 30_000,
-            body_bytes_max: 1 << 20,
-            messages_max: 2_048,
-            streams_max: 1_024,
-            streams_per_account_max: 64,
-            queue_max: 256,
-            queue_timeout_ms: 10_000,
-            first_token_timeout_ms: 60_000,
-            idle_timeout_ms: 30_000,
-            total_timeout_ms: 600_000,
-            cancel_timeout_ms: 5_000,
-            retries_max: 2,
-            nodes_max: 1_024,
-            jobs_per_node_max: 512,
-            heartbeat_ms: 2_000,
-            registry_check_ms: 15_000,
-            drain_timeout_ms: 30_000,
-        }
-    }
-}
-
-impl Limits {
-    /// A limit in milliseconds as the runtime takes it.
-    pub const fn duration(milliseconds: u64) -> Duration {
-        Duration::from_millis(milliseconds)
-    }
-}
-
 impl Config {
     /// Reads and checks the file; relative paths are taken from its folder. Errors name the setting and what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -306,34 +226,6 @@ impl ModelConfig {
         let dearest = self.rates.iter().map(|rate| rate.credits_per_million_tokens).max().unwrap_or(0);
         let worst = wire::message_cost_up(wire::ModelRate(dearest), u64::from(self.context_tokens));
         worst.map(drop).map_err(|error| ConfigError::RateTooHigh { model, error })
-    }
-}
-
-impl Limits {
-    fn check(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("connections_max", self.connections_max as u64),
-            ("connections_per_ip_max", self.connections_per_ip_max as u64),
-            ("header_timeout_ms", self.header_timeout_ms),
-            ("body_timeout_ms", self.body_timeout_ms),
-            ("write_stall_timeout_ms", self.write_stall_timeout_ms),
-            ("body_bytes_max", self.body_bytes_max as u64),
-            ("messages_max", self.messages_max as u64),
-            ("streams_max", self.streams_max as u64),
-            ("streams_per_account_max", self.streams_per_account_max as u64),
-            ("first_token_timeout_ms", self.first_token_timeout_ms),
-            ("idle_timeout_ms", self.idle_timeout_ms),
-            ("total_timeout_ms", self.total_timeout_ms),
-            ("cancel_timeout_ms", self.cancel_timeout_ms),
-            ("nodes_max", self.nodes_max as u64),
-            ("jobs_per_node_max", u64::from(self.jobs_per_node_max)),
-            ("heartbeat_ms", self.heartbeat_ms),
-            ("registry_check_ms", self.registry_check_ms),
-        ];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
-            Some((field, _)) => Err(ConfigError::ZeroLimit { field }),
-            None => Ok(()),
-        }
     }
 }
 

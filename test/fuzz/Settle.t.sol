@@ -35,9 +35,9 @@ contract SettleFuzzTest is Base {
         uint32 opals = _register(opal);
         uint32 ottos = _register(otto);
 
+        bytes memory rows = bytes.concat(_rows(opals, a, first), _rows(ottos, b, second));
         vm.prank(address(settlement));
-        (uint64 debited, uint64 fee) =
-            vault.debitBatch(1, abi.encodePacked(opals, uint16(1), a, first, ottos, uint16(1), b, second), feeBps);
+        (uint64 debited, uint64 fee) = vault.debitBatch(1, rows, feeBps);
 
         assertEq(debited, uint256(first) + second, "debited");
         uint256 feeOfFirst = uint256(first) * feeBps / 10_000;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-
 import {IParalleliXAICredits} from "../../contracts/interfaces/IParalleliXAICredits.sol";
-import {PRLX} from "../../script/PRLX.sol";
 import {Base} from "../Base.sol";
+import {System} from "../utils/System.sol";
 import {Ghost} from "./Ghost.sol";
 import {World} from "./handlers/Handler.sol";
 import {KeeperHandler} from "./handlers/KeeperHandler.sol";
@@ -35,8 +33,8 @@ contract InvariantsTest is Base {
             (holders[i], keys[i]) = makeActor(names[i]);
             amounts[i] = FUNDS * WEI_PER_CREDIT;
         }
-        prlx = new PRLX(holders, amounts);
-        _deploy(IERC20(prlx));
+        prlx = System.prlx(holders, amounts);
+        _deploy(address(prlx));
         _register(holders[0]);
         _register(opal);
         _register(otto);

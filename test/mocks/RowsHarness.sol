@@ -15,10 +15,10 @@ contract RowsHarness {
         uint256 found = 0;
         uint256 offset = 0;
         while (offset < encoded.length) {
-            (uint32 operator, uint256 rowsStart, uint256 rowsEnd) = encoded.header(offset);
+            (uint256 operator, uint256 rowsStart, uint256 rowsEnd) = encoded.header(offset);
             for (uint256 at = rowsStart; at < rowsEnd; at += BatchRows.ROW_SIZE) {
                 (uint256 account, uint256 cumulative) = encoded.row(at);
-                rows[found++] = Row(operator, uint32(account), uint64(cumulative));
+                rows[found++] = Row(uint32(operator), uint32(account), uint64(cumulative));
             }
             offset = rowsEnd;
         }

@@ -4,14 +4,22 @@
     python3 test/parity/peer_llama_cpp.py MODEL.gguf test/vectors/smollm2_greedy.json
     python3 test/parity/peer_llama_cpp.py MODEL.gguf --bench
 
-Needs PyPI `llama-cpp-python` (0.3.36 made the committed file). Writes, for each chat prompt, its token ids as llama.cpp's
-tokenizer gives them, 64 greedy tokens, and the gap between the two greatest logits at each step; further, token ids of texts that
-are hard to split. `--bench` prints llama.cpp's own speed as `figure` lines.
+Needs PyPI `llama-cpp-python` and `numpy` (0.3.36 made the committed file). For each chat prompt it writes the token ids as
+llama.cpp's tokenizer gives them and 64 greedy tokens with the gap between the two greatest logits at each step, twice:
+
+- `exact`: the same weights expanded to f32 by llama.cpp's own quantiser, so that it computes in f32 throughout;
+- `rounded`: the file as it is. Beside its 4-bit weights llama.cpp then rounds *activations* to 8 bits; `exact_tokens` are what
+  it chooses at the same steps, after the same tokens, without that rounding.
+
+Further, token ids of texts that are hard to split. `--bench` prints llama.cpp's own speed as `figure` lines.
 """
 
 import argparse
+import ctypes
 import json
+import os
 import statistics
+import tempfile
 import time
 
 import llama_cpp
@@ -80,31 +88,57 @@ def logits(model):
     return numpy.ctypeslib.as_array(pointer, shape=(model.n_vocab(),)).copy()
 
 
+def expand(path, out):
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = llama_cpp.LLAMA_FTYPE_ALL_F32
+    parameters.allow_requantize = True
+    if llama_cpp.llama_model_quantize(path.encode(), out.encode(), ctypes.byref(parameters)) != 0:
+        raise SystemExit(f"llama.cpp could not expand {path} to f32")
+
+
 def greedy(model, prompt):
     """Token ids and top-2 logit gaps. The first end-of-turn token ends the answer and is part of it."""
     model.reset()
     model.eval(prompt)
-    tokens, gaps, seconds = [], [], []
+    tokens, gaps = [], []
     for _ in range(STEPS):
         row = logits(model)
         token = int(row.argmax())
         second, first = numpy.partition(row, -2)[-2:]
         tokens.append(token)
         gaps.append(round(float(first - second), 4))
-        seconds.append(int(numpy.argpartition(row, -2)[-2]))
         if llama_cpp.llama_vocab_is_eog(model._model.vocab, token):
             break
         model.eval([token])
-    return {"tokens": tokens, "runners_up": seconds, "gaps": gaps}
+    return {"tokens": tokens, "gaps": gaps}
 
 
-def write_vectors(model, out):
+def choices_after(model, prompt, tokens):
+    """What the model would choose at each step of somebody else's answer."""
+    model.reset()
+    model.eval(prompt)
+    choices = []
+    for token in tokens:
+        choices.append(int(logits(model).argmax()))
+        model.eval([token])
+    return choices
+
+
+def write_vectors(path, out, threads):
+    rounded = load(path, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        expanded = os.path.join(folder, "f32.gguf")
+        expand(path, expanded)
+        exact = load(expanded, threads)
     chats = []
     for question in CHATS:
-        prompt = tokenize(model, render(question))
-        chats.append({"user": question, "prompt": prompt, **greedy(model, prompt)})
-    texts = [{"text": text, "tokens": tokenize(model, text) if text else []} for text in TEXTS]
-    document = {"peer": f"llama-cpp-python {llama_cpp.__version__}", "model": "SmolLM2-135M-Instruct Q4_1", "chats": chats, "texts": texts}
+        prompt = tokenize(rounded, render(question))
+        chat = {"user": question, "prompt": prompt, "exact": greedy(exact, prompt), "rounded": greedy(rounded, prompt)}
+        chat["rounded"]["exact_tokens"] = choices_after(exact, prompt, chat["rounded"]["tokens"])
+        chats.append(chat)
+    texts = [{"text": text, "tokens": tokenize(rounded, text) if text else []} for text in TEXTS]
+    name = os.path.basename(path)
+    document = {"peer": f"llama-cpp-python {llama_cpp.__version__}", "model": name, "chats": chats, "texts": texts}
     with open(out, "w", encoding="utf-8") as file:
         json.dump(document, file, ensure_ascii=True)
         file.write("\n")
@@ -141,11 +175,10 @@ def main():
     parser.add_argument("--bench", action="store_true", help="print llama.cpp's speed")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    model = load(arguments.model, arguments.threads)
     if arguments.out:
-        write_vectors(model, arguments.out)
+        write_vectors(arguments.model, arguments.out, arguments.threads)
     if arguments.bench:
-        bench(model)
+        bench(load(arguments.model, arguments.threads))
 
 
 if __name__ == "__main__":

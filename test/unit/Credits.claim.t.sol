@@ -17,7 +17,7 @@ contract ClaimTest is Base {
     function setUp() public override {
         super.setUp();
         token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
         vm.prank(alice);

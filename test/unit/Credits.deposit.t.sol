@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
-
-import {ParalleliXAICredits} from "../../contracts/ParalleliXAICredits.sol";
 import {IParalleliXAICredits} from "../../contracts/interfaces/IParalleliXAICredits.sol";
-import {PRLX} from "../../script/PRLX.sol";
 import {Base} from "../Base.sol";
 import {HostileToken, PhantomPermitToken} from "../mocks/Tokens.sol";
+import {System} from "../utils/System.sol";
 import {vm} from "../utils/Vm.sol";
 
 contract DepositTest is Base {
@@ -42,12 +39,12 @@ contract DepositTest is Base {
     }
 
     function test_RevertWhen_LiabilitiesPassTheLedger() public {
-        uint64 max = vault.MAX_CREDITS();
+        uint64 max = uint64(type(int64).max);
         address[] memory holders = new address[](1);
         uint256[] memory amounts = new uint256[](1);
         (holders[0], amounts[0]) = (alice, type(uint256).max);
-        prlx = new PRLX(holders, amounts);
-        _deploy(IERC20(prlx));
+        prlx = System.prlx(holders, amounts);
+        _deploy(address(prlx));
         _deposit(alice, max);
         vm.prank(alice);
         prlx.approve(address(vault), type(uint256).max);
@@ -59,7 +56,7 @@ contract DepositTest is Base {
 
     function test_RevertWhen_TokenTakesAFee() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         token.setMode(HostileToken.Mode.TakesFee);
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
@@ -71,7 +68,7 @@ contract DepositTest is Base {
 
     function test_RevertWhen_TokenMovesNothingOrReturnsFalse() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
 
@@ -87,7 +84,7 @@ contract DepositTest is Base {
 
     function test_ReentryDuringDepositFails() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
         token.setReentry(address(vault), abi.encodeCall(vault.deposit, (1)));
@@ -176,7 +173,7 @@ contract DepositTest is Base {
 
     function test_PhantomPermitTakesFromTheCallerOnly() public {
         PhantomPermitToken token = new PhantomPermitToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
 

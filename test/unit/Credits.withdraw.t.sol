@@ -43,7 +43,7 @@ contract WithdrawTest is Base {
 
     function test_RevertWhen_PayeeIsRefusedByTheToken() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
         vm.prank(alice);
@@ -62,7 +62,7 @@ contract WithdrawTest is Base {
 
     function test_RevertWhen_TokenTakesExtra() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
         vm.prank(alice);
@@ -76,7 +76,7 @@ contract WithdrawTest is Base {
 
     function test_ReentryDuringWithdrawFails() public {
         HostileToken token = new HostileToken(alice, 1e30);
-        _deploy(token);
+        _deploy(address(token));
         vm.prank(alice);
         token.approve(address(vault), type(uint256).max);
         vm.prank(alice);

@@ -2,15 +2,12 @@
 pragma solidity 0.8.30;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
-import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-import {OperatorRegistry} from "../../contracts/OperatorRegistry.sol";
-import {ParalleliXAICredits} from "../../contracts/ParalleliXAICredits.sol";
-import {ParalleliXSettlement} from "../../contracts/ParalleliXSettlement.sol";
 import {IOperatorRegistry} from "../../contracts/interfaces/IOperatorRegistry.sol";
 import {IParalleliXAICredits} from "../../contracts/interfaces/IParalleliXAICredits.sol";
 import {IParalleliXSettlement} from "../../contracts/interfaces/IParalleliXSettlement.sol";
 import {Base} from "../Base.sol";
+import {Registry, Settlement, System, Vault} from "../utils/System.sol";
 import {vm} from "../utils/Vm.sol";
 
 contract ConstructorsTest is Base {
@@ -55,36 +52,36 @@ contract ConstructorsTest is Base {
     }
 
     function test_RevertWhen_VaultParametersAreOutOfRange() public {
-        IERC20 token = IERC20(prlx);
+        address token = address(prlx);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
-        new ParalleliXAICredits(IERC20(address(0)), owner, EXIT_DELAY, VELOCITY_WINDOW);
+        System.vault(address(0), owner, EXIT_DELAY, VELOCITY_WINDOW);
         vm.expectRevert(
             abi.encodeWithSelector(IParalleliXAICredits.ParameterOutOfRange.selector, 24 hours + 1, 1, 24 hours)
         );
-        new ParalleliXAICredits(token, owner, 24 hours + 1, VELOCITY_WINDOW);
+        System.vault(token, owner, 24 hours + 1, VELOCITY_WINDOW);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.ParameterOutOfRange.selector, 0, 1, 24 hours));
-        new ParalleliXAICredits(token, owner, 0, VELOCITY_WINDOW);
+        System.vault(token, owner, 0, VELOCITY_WINDOW);
         vm.expectRevert(
             abi.encodeWithSelector(IParalleliXAICredits.ParameterOutOfRange.selector, 1 hours + 1, 1, 1 hours)
         );
-        new ParalleliXAICredits(token, owner, EXIT_DELAY, 1 hours + 1);
+        System.vault(token, owner, EXIT_DELAY, 1 hours + 1);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.ParameterOutOfRange.selector, 0, 1, 1 hours));
-        new ParalleliXAICredits(token, owner, EXIT_DELAY, 0);
+        System.vault(token, owner, EXIT_DELAY, 0);
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableInvalidOwner.selector, address(0)));
-        new ParalleliXAICredits(token, address(0), EXIT_DELAY, VELOCITY_WINDOW);
+        System.vault(token, address(0), EXIT_DELAY, VELOCITY_WINDOW);
     }
 
     function test_RevertWhen_SettlementOrRegistryParametersAreWrong() public {
         vm.expectRevert(IParalleliXSettlement.ZeroAddress.selector);
-        new ParalleliXSettlement(vault, IOperatorRegistry(address(0)), owner, settler, guardian, 0);
+        System.settlement(vault, Registry(address(0)), owner, settler, guardian, 0);
         vm.expectRevert(IParalleliXSettlement.ZeroAddress.selector);
-        new ParalleliXSettlement(vault, registry, owner, address(0), guardian, 0);
+        System.settlement(vault, registry, owner, address(0), guardian, 0);
         vm.expectRevert(IParalleliXSettlement.ZeroAddress.selector);
-        new ParalleliXSettlement(vault, registry, owner, settler, address(0), 0);
+        System.settlement(vault, registry, owner, settler, address(0), 0);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXSettlement.FeeTooHigh.selector, 3_001, 3_000));
-        new ParalleliXSettlement(vault, registry, owner, settler, guardian, 3_001);
+        System.settlement(vault, registry, owner, settler, guardian, 3_001);
         vm.expectRevert(IOperatorRegistry.ZeroAddress.selector);
-        new OperatorRegistry(vault, owner, address(0), 1);
+        System.registry(vault, owner, address(0), 1);
     }
 }
 
@@ -98,7 +95,7 @@ contract VaultWiringTest is Base {
         );
         vault.initialize(address(settlement), address(registry), guardian);
 
-        ParalleliXAICredits fresh = new ParalleliXAICredits(prlx, owner, EXIT_DELAY, VELOCITY_WINDOW);
+        Vault fresh = System.vault(address(prlx), owner, EXIT_DELAY, VELOCITY_WINDOW);
         vm.prank(stranger);
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, stranger));
         fresh.initialize(address(settlement), address(registry), guardian);
@@ -113,7 +110,7 @@ contract VaultWiringTest is Base {
     }
 
     function test_SettlementChangesAfterTwiceTheExitDelay() public {
-        ParalleliXSettlement next = new ParalleliXSettlement(vault, registry, owner, settler, guardian, FEE_BPS);
+        Settlement next = System.settlement(vault, registry, owner, settler, guardian, FEE_BPS);
         vm.prank(owner);
         vm.expectRevert(IParalleliXAICredits.NothingProposed.selector);
         vault.acceptSettlement();
@@ -143,7 +140,7 @@ contract VaultWiringTest is Base {
     }
 
     function test_ProposalsLapseAndAreWithdrawn() public {
-        ParalleliXSettlement next = new ParalleliXSettlement(vault, registry, owner, settler, guardian, FEE_BPS);
+        Settlement next = System.settlement(vault, registry, owner, settler, guardian, FEE_BPS);
         vm.prank(owner);
         vault.proposeSettlement(address(next));
         (, uint40 readyAt) = vault.proposedSettlement();

@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::build::Binaries;
 use crate::command;
 use crate::model;
+use crate::secret;
 use crate::stop::Stop;
+use crate::suite::postgres::Postgres;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
@@ -22,6 +24,8 @@ const BENCH_LIMIT: Duration = Duration::from_secs(1_800);
 pub enum Bench {
     /// Tokens per second of the engine on this machine.
     Engine,
+    /// Durable holds and captures per second, on SQLite and, where it is installed, on PostgreSQL.
+    Ledger,
     /// Gas of every function of the contracts.
     Gas,
 }
@@ -30,6 +34,7 @@ pub enum Bench {
 pub fn run(workspace: &Workspace, bench: Bench, stop: &Stop) -> Result<()> {
     match bench {
         Bench::Engine => engine(workspace, stop),
+        Bench::Ledger => ledger(workspace, stop),
         Bench::Gas => gas(workspace, stop),
     }
 }
@@ -39,6 +44,32 @@ fn engine(workspace: &Workspace, stop: &Stop) -> Result<()> {
     let binaries = Binaries::build(workspace, &selection, stop)?;
     let model = model::ready(workspace, &binaries.gpu_node, stop)?;
     command::show(Command::new(&binaries.gpu_node).args(["bench", "--model"]).arg(model), BENCH_LIMIT, stop)
+}
+
+fn ledger(workspace: &Workspace, stop: &Stop) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("parallelix-bench-{}", secret::random_hex(8)?));
+    fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let sqlite = ledger_on(workspace, "sqlite", &format!("sqlite://{}", folder.join("ledger.db").display()), stop);
+    fs::remove_dir_all(&folder).ok();
+    sqlite?;
+    match Postgres::temporary(true, stop)? {
+        Some(postgres) => ledger_on(workspace, "postgres", &postgres.url, stop),
+        None => {
+            eprintln!("PostgreSQL was not measured: no installed binaries to start a server of its own from");
+            Ok(())
+        }
+    }
+}
+
+/// Runs the ledger's benchmark on an empty database and adds the store's name to its figures.
+fn ledger_on(workspace: &Workspace, store: &str, url: &str, stop: &Stop) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["run", "--release", "--quiet", "--package", "meter", "--example", "bench_ledger", "--", url]);
+    let said = command::capture(&mut cargo, BENCH_LIMIT, stop)?;
+    for figure in said.lines().filter_map(|line| line.strip_prefix("figure ")) {
+        println!("figure {store}_{figure}");
+    }
+    Ok(())
 }
 
 /// The gas tests write their figures as snapshots.

@@ -35,9 +35,14 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(600);
 /// Files of a complete import.
 const FOLDER: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
+/// Where the model's Hugging Face folder is, or will be.
+pub fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.home().join("models").join(MODEL)
+}
+
 /// The imported folder; downloads, checks and imports what is missing. A second call does none of it.
 pub fn ready(workspace: &Workspace, gpu_node: &Path, stop: &Stop) -> Result<PathBuf> {
-    let folder = workspace.home().join("models").join(MODEL);
+    let folder = folder(workspace);
     let stamp = workspace.home().join("models").join(format!(".{MODEL}.imported"));
     let complete = FOLDER.iter().all(|name| folder.join(name).is_file());
     if complete && fs::read_to_string(&stamp).is_ok_and(|found| found.trim() == GGUF_SHA256) {

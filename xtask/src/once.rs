@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::chain::plain;
-use crate::http::Api;
+use crate::http::{Api, Reply};
 use crate::model::MODEL_ID;
 use crate::network::Network;
 use crate::network::depositor::{Depositor, Terms};
@@ -17,6 +17,8 @@ use crate::stop::{Stop, wait_until};
 const RECEIPT_LIMIT: Duration = Duration::from_secs(60);
 const PAYOUT_LIMIT: Duration = Duration::from_secs(180);
 const ANSWER_TOKENS: u32 = 256;
+/// A model of this size rambles at 1.
+const TEMPERATURE: f32 = 0.2;
 
 /// The eight rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum Room {
     Deposit,
     /// The meter's ledger has them.
     Mirror,
-    /// The worst case is reserved: the answer's head is here.
+    /// The worst case is reserved in the ledger.
     Hold,
     /// A node works: its first token is here.
     Dispatch,
@@ -144,22 +146,46 @@ struct Answer {
     text: String,
     usage: Value,
     receipt_id: String,
+    node: String,
 }
 
 impl Answer {
-    /// Streams one chat completion; the rooms are told apart by what arrives.
+    /// Streams one chat completion. The hold is seen in the ledger, the other rooms by what arrives.
     fn ask(api: &Api, prompt: &str, timings: &mut Timings) -> Result<Self> {
         let body = json!({
-            "model": MODEL_ID, "stream": true, "stream_options": {"include_usage": true}, "max_tokens": ANSWER_TOKENS,
+            "model": MODEL_ID, "stream": true, "stream_options": {"include_usage": true}, "max_tokens": ANSWER_TOKENS, "temperature": TEMPERATURE,
             "messages": [{"role": "user", "content": prompt}],
         });
         let began = Instant::now();
+        let done = Stop::default();
+        let (reply, held) = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| await_hold(api, began, &done));
+            let reply = Self::stream(api, &body, began);
+            done.request();
+            (reply, watcher.join().unwrap_or_default())
+        });
+        let (reply, answer, at) = reply;
+        let room = at.room(held.is_some());
+        let reply = reply.with_context(|| format!("failed step: {room}"))?;
+        ensure!(reply.status == 200, "failed step: {room}: the meter answered {} {}", reply.status, reply.message());
+        let (Some(first), Some(end)) = (at.first, at.end) else { bail!("failed step: {room}: the answer broke off") };
+        ensure!(!answer.receipt_id.is_empty(), "failed step: receipt: the answer names none");
+
+        // A hold too short to be seen had ended with the first token at the latest.
+        let (hold, credits) = held.filter(|(hold, _)| *hold <= first).unwrap_or((first, 0));
+        timings.0.push((Room::Hold, hold, if credits > 0 { format!("{credits} credits reserved") } else { "with the dispatch".into() }));
+        timings.0.push((Room::Dispatch, first - hold, format!("node {}, first token", answer.node)));
+        timings.0.push((Room::Stream, end - first, format!("{} tokens", answer.usage["completion_tokens"])));
+        Ok(answer)
+    }
+
+    /// The answer as far as it came, and when its parts did.
+    fn stream(api: &Api, body: &Value, began: Instant) -> (Result<Reply>, Self, At) {
         let mut at = At::default();
-        let mut answer = Self { text: String::new(), usage: Value::Null, receipt_id: String::new() };
-        let reply = api.stream("/v1/chat/completions", &body, |data| {
-            at.head.get_or_insert_with(|| began.elapsed());
+        let mut answer = Self { text: String::new(), usage: Value::Null, receipt_id: String::new(), node: String::new() };
+        let reply = api.stream("/v1/chat/completions", body, |data| {
             if data == "[DONE]" {
-                at.done = Some(began.elapsed());
+                at.end = Some(began.elapsed());
                 return Ok(false);
             }
             let chunk: Value = serde_json::from_str(data).with_context(|| format!("a chunk is not JSON: {data}"))?;
@@ -170,17 +196,7 @@ impl Answer {
             answer.take(&chunk)?;
             Ok(true)
         });
-        let reply = reply.with_context(|| format!("failed step: {}", at.room()))?;
-        let failed = at.room();
-        ensure!(reply.status == 200, "failed step: {failed}: the meter answered {} {}", reply.status, reply.message());
-        let (Some(head), Some(first), Some(done)) = (at.head, at.first, at.done) else {
-            bail!("failed step: {failed}: the answer broke off")
-        };
-        ensure!(!answer.receipt_id.is_empty(), "failed step: receipt: the answer names none");
-        timings.0.push((Room::Hold, head, "first byte of the answer".into()));
-        timings.0.push((Room::Dispatch, first - head, "first token".into()));
-        timings.0.push((Room::Stream, done - first, format!("{} tokens", answer.usage["completion_tokens"])));
-        Ok(answer)
+        (reply, answer, at)
     }
 
     fn take(&mut self, chunk: &Value) -> Result<()> {
@@ -190,27 +206,38 @@ impl Answer {
         if chunk["usage"].is_object() {
             self.usage = chunk["usage"].clone();
         }
-        if let Some(id) = chunk["parallelix"]["receipt_id"].as_str() {
-            id.clone_into(&mut self.receipt_id);
+        let parallelix = &chunk["parallelix"];
+        for (field, place) in [("receipt_id", &mut self.receipt_id), ("node", &mut self.node)] {
+            if let Some(text) = parallelix[field].as_str() {
+                text.clone_into(place);
+            }
         }
         Ok(())
     }
 }
 
-/// What has arrived, and when.
+/// When the ledger first shows a hold of this account, and of how much; `None` when the answer ended before it did.
+fn await_hold(api: &Api, began: Instant, done: &Stop) -> Option<(Duration, u64)> {
+    let held = || -> Result<Option<(Duration, u64)>> {
+        let credits = api.get("/v1/credits")?.body["held_credits"].as_u64().unwrap_or(0);
+        Ok((credits > 0).then(|| (began.elapsed(), credits)))
+    };
+    wait_until("a hold", PAYOUT_LIMIT, done, held).ok()
+}
+
+/// When the parts of an answer arrived.
 #[derive(Default)]
 struct At {
-    head: Option<Duration>,
     first: Option<Duration>,
-    done: Option<Duration>,
+    end: Option<Duration>,
 }
 
 impl At {
     /// The room in which an answer that stops now was.
-    fn room(&self) -> Room {
-        match (self.head, self.first) {
-            (None, _) => Room::Hold,
-            (_, None) => Room::Dispatch,
+    fn room(&self, held: bool) -> Room {
+        match (held, self.first) {
+            (false, None) => Room::Hold,
+            (true, None) => Room::Dispatch,
             _ => Room::Stream,
         }
     }

@@ -122,13 +122,15 @@ The network is up. Everything below works as pasted.
   logs           {logs}
 
 curl -N {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
-  -d '{{"model":"{MODEL_ID}","stream":true,"messages":[{{"role":"user","content":"Why is the sky blue?"}}]}}'
+  -d '{{"model":"{MODEL_ID}","stream":true,"max_tokens":200,"temperature":0.2,"messages":[{{"role":"user","content":"Why is the sky blue?"}}]}}'
 
 python3 - <<'PY'
 # pip install openai
 from openai import OpenAI
 client = OpenAI(base_url="{base}/v1", api_key="{key}")
-answer = client.chat.completions.create(model="{MODEL_ID}", messages=[{{"role": "user", "content": "Why is the sky blue?"}}])
+answer = client.chat.completions.create(
+    model="{MODEL_ID}", max_tokens=200, temperature=0.2, messages=[{{"role": "user", "content": "Why is the sky blue?"}}]
+)
 print(answer.choices[0].message.content, answer.usage)
 PY
 

@@ -16,7 +16,7 @@ use prompt::Prompter;
 use tokio::sync::mpsc;
 use wire::node::{FailureCode, FinishReason, ParamsError, SamplingParams};
 
-pub use forward::{Decoder, LoadError};
+pub use forward::{Decoder, LoadError, StepOutput};
 pub use measure::EngineLoad;
 pub use sampler::{SampleError, Sampler};
 

@@ -71,7 +71,7 @@ impl Answering {
         self.over.store(true, Ordering::Release);
         if let Some(frame) = frame {
             // A link that is gone by now gets the receipt again after the next welcome.
-            let _ = self.out.send(Outgoing::Frame(frame)).await;
+            let _ = self.out.send(Outgoing::Frame(Box::new(frame))).await;
         }
     }
 
@@ -113,7 +113,7 @@ impl Answering {
         for (index, tokens) in completion[first..].chunks(FRAME_TOKENS_MAX).enumerate() {
             let first = (first + index * FRAME_TOKENS_MAX) as u32;
             let frame = FromNode::Tokens { request_id: self.job.request_id, first, tokens: tokens.to_vec() };
-            if self.out.send(Outgoing::Frame(frame)).await.is_err() {
+            if self.out.send(Outgoing::Frame(Box::new(frame))).await.is_err() {
                 return false;
             }
         }

@@ -1,7 +1,7 @@
 //! The node's links: one outbound WebSocket to each meter (`docs/protocol.md`, section 6).
 //!
-//! Reading order: [`serve`] is what the link needs of an engine, and `engine` how ours gives it; `socket` carries frames; `session` is one link from
-//! challenge to close; `answer` is one job from the engine to its signed receipt; [`terms`] decides, purely, what may be
+//! Reading order: [`serve`] is what the link needs of an engine, and `engine` how ours gives it; `socket` carries frames; `handshake` opens
+//! a link, `session` is one from welcome to close; `answer` is one job from the engine to its signed receipt; [`terms`] decides, purely, what may be
 //! taken and what may be signed; [`outbox`] keeps signed receipts until they are acknowledged.
 //!
 //! Invariants of absence: no text, only token ids; nothing from a chain; no key but the node's own.
@@ -10,12 +10,15 @@ mod answer;
 mod backoff;
 mod board;
 mod engine;
+mod error;
+mod handshake;
 pub mod outbox;
 pub mod serve;
 mod served;
 mod session;
 mod socket;
 pub mod terms;
+mod url;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,8 +36,10 @@ use wire::typed::{self, TypedError};
 use wire::{Address, B256, Bytes, OperatorId};
 
 pub use board::{Board, LinkState, next_step};
-pub use session::{Greeting, greet};
-pub use socket::{LinkError, LinkTimings, MeterUrl};
+pub use error::LinkError;
+pub use handshake::{Greeting, greet};
+pub use socket::LinkTimings;
+pub use url::MeterUrl;
 
 use backoff::Backoff;
 use outbox::{Kept, Outbox, OutboxError};

@@ -58,7 +58,7 @@ struct State {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Add(Kept),
+    Add(Box<Kept>),
     Ack(B256),
 }
 
@@ -88,7 +88,7 @@ impl Outbox {
         if !known && state.kept.len() >= self.capacity {
             return Err(OutboxError::Full { kept: state.kept.len(), capacity: self.capacity });
         }
-        self.append(&mut state, &Line::Add(kept.clone()), true)?;
+        self.append(&mut state, &Line::Add(Box::new(kept.clone())), true)?;
         let index = state.next_index;
         state.next_index += 1;
         state.dead_lines += usize::from(known);
@@ -162,7 +162,7 @@ impl Outbox {
         live.sort_unstable_by_key(|(index, _)| *index);
         let mut journal = private().create(true).truncate(true).read(true).write(true).open(&path).map_err(at)?;
         for (_, kept) in live {
-            journal.write_all(&encode(&Line::Add(kept.clone())).map_err(at)?).map_err(at)?;
+            journal.write_all(&encode(&Line::Add(Box::new(kept.clone()))).map_err(at)?).map_err(at)?;
         }
         journal.sync_all().map_err(at)?;
         std::fs::rename(&path, self.folder.join(JOURNAL)).map_err(at)?;
@@ -190,7 +190,7 @@ fn replay(journal: &mut File, path: &Path) -> Result<Replayed, OutboxError> {
         let damaged = |what: String| OutboxError::Damaged { path: path.to_owned(), line: lines + 1, what };
         match serde_json::from_slice(&line).map_err(|error| damaged(error.to_string()))? {
             Line::Add(receipt) => {
-                kept.insert(receipt.receipt.request_id, (lines as u64, receipt));
+                kept.insert(receipt.receipt.request_id, (lines as u64, *receipt));
             }
             Line::Ack(request_id) => {
                 kept.remove(&request_id);

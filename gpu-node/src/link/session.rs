@@ -1,4 +1,4 @@
-//! One link, from challenge to close.
+//! One welcomed link, to its loss or its drained close.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,44 +12,23 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use wire::deployment::Deployment;
-use wire::node::{FailureCode, FromMeter, FromNode, Job, PROTOCOL, ReceiptOutcome};
+use wire::B256;
+use wire::node::{FailureCode, FromMeter, FromNode, Job, ReceiptOutcome};
 use wire::receipt::ServiceReceipt;
-use wire::{Address, B256};
 
 use super::answer::Answering;
+use super::error::LinkError;
+use super::handshake::{CLOSE_WAIT, name, shake_hands};
 use super::serve::Cancel;
-use super::socket::{self, LinkError, LinkTimings, MeterUrl, Outgoing, Reader, Writer};
+use super::socket::{self, Outgoing, Reader};
 use super::terms::{check_job, check_sign_request};
+use super::url::MeterUrl;
 use super::{LinkState, Node};
 
 /// Frames of answers that wait for the network; more makes the engine wait.
 const ANSWER_FRAMES_MAX: usize = 64;
 /// Short frames (refusals, receipts on request, status) that wait; more closes the link.
 const CONTROL_FRAMES_MAX: usize = 256;
-/// How long a closing link waits for the other side.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// Status at most this often and at least this often, whatever the meter asks for, milliseconds.
-const HEARTBEAT_MS: (u64, u64) = (100, 20_000);
-
-/// The meter's first frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Greeting {
-    /// Protocol of the meter.
-    pub protocol: u32,
-    /// What a hello signs.
-    pub challenge: B256,
-    /// Chain that the meter works with.
-    pub chain_id: u64,
-    /// Settlement contract that the meter works with.
-    pub settlement: Address,
-}
-
-/// Opens a link only to hear the meter's first frame, without a hello: shows whether a meter is there.
-pub async fn greet(meter: &MeterUrl, timings: &LinkTimings) -> Result<Greeting, LinkError> {
-    let (_writer, mut reader) = socket::open(meter, timings).await?;
-    greeting(&mut reader, timings).await
-}
 
 /// Runs one link until it is lost (an error) or drained after `shutdown` (`Ok`). `meters` are all configured link addresses.
 pub(super) async fn run(node: &Arc<Node>, meter: &MeterUrl, meters: &[String], shutdown: &CancellationToken) -> Result<(), LinkError> {
@@ -77,70 +56,6 @@ pub(super) async fn run(node: &Arc<Node>, meter: &MeterUrl, meters: &[String], s
     };
     session.resend(meters);
     session.serve(reader, writing, welcome.heartbeat, shutdown).await
-}
-
-struct Welcome {
-    heartbeat: Duration,
-    fallback: bool,
-}
-
-/// Challenge, hello, welcome. Errors with the meter's refusal, and when the meter works with other contracts than ours.
-async fn shake_hands(node: &Node, meter: &MeterUrl, timings: &LinkTimings) -> Result<((Writer, Reader), Welcome), LinkError> {
-    let (mut writer, mut reader) = socket::open(meter, timings).await?;
-    match exchange(node, &mut writer, &mut reader, timings).await {
-        Ok(welcome) => Ok(((writer, reader), welcome)),
-        Err(error) => {
-            if error.is_violation() {
-                let _ = socket::write_close(&mut writer, CloseCode::Protocol, &error.to_string(), CLOSE_WAIT).await;
-            }
-            Err(error)
-        }
-    }
-}
-
-async fn exchange(node: &Node, writer: &mut Writer, reader: &mut Reader, timings: &LinkTimings) -> Result<Welcome, LinkError> {
-    let greeting = greeting(reader, timings).await?;
-    check_greeting(&greeting, &node.identity.deployment)?;
-    let hello = node.hello(greeting.challenge).map_err(|error| LinkError::Sign { error: error.to_string() })?;
-    socket::write(writer, &FromNode::Hello(hello), timings.silence).await?;
-    match next_within(reader, timings.handshake).await? {
-        FromMeter::Welcome { heartbeat_ms, fallback } => {
-            Ok(Welcome { heartbeat: Duration::from_millis(heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1)), fallback })
-        }
-        FromMeter::Refused { code, message } => Err(refused(&code, &message)),
-        frame => Err(LinkError::Order { frame: name(&frame), when: "in place of a welcome" }),
-    }
-}
-
-async fn greeting(reader: &mut Reader, timings: &LinkTimings) -> Result<Greeting, LinkError> {
-    match next_within(reader, timings.handshake).await? {
-        FromMeter::Challenge { protocol, challenge, chain_id, settlement } => Ok(Greeting { protocol, challenge, chain_id, settlement }),
-        FromMeter::Refused { code, message } => Err(refused(&code, &message)),
-        frame => Err(LinkError::Order { frame: name(&frame), when: "in place of a challenge" }),
-    }
-}
-
-fn check_greeting(greeting: &Greeting, own: &Deployment) -> Result<(), LinkError> {
-    if greeting.protocol != PROTOCOL {
-        return Err(LinkError::Protocol { theirs: greeting.protocol });
-    }
-    if (greeting.chain_id, greeting.settlement) != (own.chain_id, own.settlement) {
-        return Err(LinkError::Deployment {
-            theirs: greeting.chain_id,
-            their_settlement: greeting.settlement,
-            own: own.chain_id,
-            own_settlement: own.settlement,
-        });
-    }
-    Ok(())
-}
-
-async fn next_within(reader: &mut Reader, limit: Duration) -> Result<FromMeter, LinkError> {
-    timeout(limit, reader.next()).await.unwrap_or(Err(LinkError::Silent { silence: limit }))
-}
-
-fn refused(code: &str, message: &str) -> LinkError {
-    LinkError::Refused { code: socket::quote(code), message: socket::quote(message) }
 }
 
 struct Session {
@@ -327,7 +242,7 @@ impl Session {
         self.tasks.spawn(async move {
             for kept in kept {
                 let frame = FromNode::Receipt { receipt: kept.receipt, signature: kept.signature };
-                if answers.send(Outgoing::Frame(frame)).await.is_err() {
+                if answers.send(Outgoing::Frame(Box::new(frame))).await.is_err() {
                     return;
                 }
             }
@@ -393,7 +308,7 @@ impl Session {
     fn report_status(&self) {
         // A status that finds no room is old by the time there is some.
         let status = self.node.status(self.phase != Phase::Serving);
-        let _ = self.control.try_send(Outgoing::Frame(FromNode::Status(status)));
+        let _ = self.control.try_send(Outgoing::Frame(Box::new(FromNode::Status(status))));
     }
 
     fn fail(&self, request_id: B256, code: FailureCode, message: String) -> Result<(), LinkError> {
@@ -404,7 +319,7 @@ impl Session {
 
     /// Queues a short frame without waiting: the reading side must never wait for the writing side.
     fn control(&self, frame: FromNode) -> Result<(), LinkError> {
-        match self.control.try_send(Outgoing::Frame(frame)) {
+        match self.control.try_send(Outgoing::Frame(Box::new(frame))) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => Err(LinkError::Flooded { waiting: CONTROL_FRAMES_MAX }),
             Err(TrySendError::Closed(_)) => Err(LinkError::Writer),
@@ -418,17 +333,5 @@ impl Phase {
             Self::Serving => None,
             Self::Finishing { until } | Self::Cancelling { until } | Self::Acknowledging { until } => Some(until),
         }
-    }
-}
-
-fn name(frame: &FromMeter) -> &'static str {
-    match frame {
-        FromMeter::Challenge { .. } => "challenge",
-        FromMeter::Welcome { .. } => "welcome",
-        FromMeter::Refused { .. } => "refused",
-        FromMeter::Job(_) => "job",
-        FromMeter::Cancel { .. } => "cancel",
-        FromMeter::SignReceipt { .. } => "sign_receipt",
-        FromMeter::ReceiptAck { .. } => "receipt_ack",
     }
 }

@@ -1,92 +1,28 @@
-//! The WebSocket to one meter: address, opening, frames, limits.
+//! The WebSocket to one meter: opening, frames, limits.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt, stream};
-use serde::Deserialize;
-use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message, error::CapacityError};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
-use wire::node::{FRAME_BYTES_MAX, FromMeter, FromNode, LINK_PATH, PROTOCOL, SUBPROTOCOL};
-use wire::{Address, B256};
+use wire::node::{FRAME_BYTES_MAX, FromMeter, FromNode, SUBPROTOCOL};
 
-/// Longest text of a peer that is repeated in a log or a status, characters.
-const QUOTE_CHARS_MAX: usize = 256;
+use super::error::{LinkError, quote};
+use super::url::MeterUrl;
+
 /// A close frame's reason fits one control frame, bytes.
 const REASON_BYTES_MAX: usize = 120;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Where a meter is: `http://`, `https://`, `ws://` or `wss://`, host, optional port and path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct MeterUrl {
-    secure: bool,
-    /// Host, port and base path, without a slash at the end.
-    rest: String,
-}
-
-impl MeterUrl {
-    /// Address of the node link.
-    pub fn link(&self) -> String {
-        format!("{}://{}{LINK_PATH}", if self.secure { "wss" } else { "ws" }, self.rest)
-    }
-
-    /// Address of `path` on the meter's HTTP interface.
-    pub fn http(&self, path: &str) -> String {
-        format!("{}://{}{path}", if self.secure { "https" } else { "http" }, self.rest)
-    }
-
-    /// Whether prompts would cross a network in the clear: no TLS, and not this machine.
-    pub fn is_exposed(&self) -> bool {
-        let host = self.rest.split('/').next().unwrap_or_default();
-        let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(host, _)| host);
-        !self.secure && host != "localhost" && host != "[::1]" && !host.starts_with("127.")
-    }
-}
-
-impl fmt::Display for MeterUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.http(""))
-    }
-}
-
-impl FromStr for MeterUrl {
-    type Err = LinkError;
-
-    fn from_str(text: &str) -> Result<Self, LinkError> {
-        let bad = || LinkError::Url { url: quote(text) };
-        let uri: Uri = text.parse().map_err(|_| bad())?;
-        let secure = match uri.scheme_str() {
-            Some("https" | "wss") => true,
-            Some("http" | "ws") => false,
-            _ => return Err(bad()),
-        };
-        let host = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(bad)?;
-        if uri.query().is_some() {
-            return Err(bad());
-        }
-        Ok(Self { secure, rest: format!("{host}{}", uri.path().trim_end_matches('/')) })
-    }
-}
-
-impl TryFrom<String> for MeterUrl {
-    type Error = LinkError;
-
-    fn try_from(text: String) -> Result<Self, LinkError> {
-        text.parse()
-    }
-}
 
 /// How long the link waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +67,7 @@ pub(super) struct Reader {
 /// What the writing task is told.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    Frame(FromNode),
+    Frame(Box<FromNode>),
     Close { code: CloseCode, reason: String },
 }
 
@@ -241,11 +177,6 @@ fn read_error(error: WebSocketError) -> LinkError {
     }
 }
 
-/// A peer's words, cut and on one line.
-pub(super) fn quote(text: &str) -> String {
-    text.chars().take(QUOTE_CHARS_MAX).map(|character| if character.is_control() { ' ' } else { character }).collect()
-}
-
 fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
@@ -254,178 +185,13 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// Why there is no link.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum LinkError {
-    /// Not an address.
-    #[error("`{url}` is not a meter's address; write it as https://meter.example, without user, password or query")]
-    Url {
-        /// What was written.
-        url: String,
-    },
-    /// Nobody answers there.
-    #[error("{url} can't be reached: {error}")]
-    Unreachable {
-        /// Which address.
-        url: String,
-        /// What happened.
-        error: String,
-    },
-    /// Another version.
-    #[error("the meter speaks protocol {theirs}, this node {PROTOCOL}")]
-    Protocol {
-        /// Of the meter.
-        theirs: u32,
-    },
-    /// Signing there would sign for somebody else's contracts.
-    #[error(
-        "the meter works with chain {theirs} and settlement contract {their_settlement}, this node with chain {own} and {own_settlement}; \
-         name the meter's deployment file in `chain.deployment`"
-    )]
-    Deployment {
-        /// Chain of the meter.
-        theirs: u64,
-        /// Contract of the meter.
-        their_settlement: Address,
-        /// Chain in the config.
-        own: u64,
-        /// Contract in the config.
-        own_settlement: Address,
-    },
-    /// The meter does not want this node.
-    #[error("the meter refuses this node ({code}): {message}")]
-    Refused {
-        /// As the protocol has it.
-        code: String,
-        /// What the meter said.
-        message: String,
-    },
-    /// A frame that the protocol does not have.
-    #[error("unreadable frame: {error}")]
-    Frame {
-        /// What is wrong with it.
-        error: String,
-    },
-    /// A frame at the wrong moment.
-    #[error("the meter sent `{frame}` {when}")]
-    Order {
-        /// Its type.
-        frame: &'static str,
-        /// The moment.
-        when: &'static str,
-    },
-    /// A request id that is being served.
-    #[error("the meter sent the job {request_id} twice")]
-    SameJob {
-        /// Which one.
-        request_id: B256,
-    },
-    /// Above the limit.
-    #[error("a frame of {bytes} bytes is above the limit of {most} bytes")]
-    TooLarge {
-        /// Announced.
-        bytes: usize,
-        /// Allowed.
-        most: usize,
-    },
-    /// More control frames than the meter reads answers.
-    #[error("the meter sends faster than it reads: {waiting} answers wait")]
-    Flooded {
-        /// In the queue.
-        waiting: usize,
-    },
-    /// Nothing came.
-    #[error("the link was silent for {} ms", silence.as_millis())]
-    Silent {
-        /// The limit.
-        silence: Duration,
-    },
-    /// Nothing could be sent.
-    #[error("the meter read nothing for {} ms", limit.as_millis())]
-    Stalled {
-        /// The limit.
-        limit: Duration,
-    },
-    /// By the peer.
-    #[error("the meter closed the link{}{reason}", if reason.is_empty() { "" } else { ": " })]
-    Closed {
-        /// What it said.
-        reason: String,
-    },
-    /// By the network.
-    #[error("the link broke: {error}")]
-    Broken {
-        /// What happened.
-        error: String,
-    },
-    /// The signer failed.
-    #[error("the hello could not be signed: {error}")]
-    Sign {
-        /// What it said.
-        error: String,
-    },
-    /// The program's own fault; the link starts anew.
-    #[error("the link's writer stopped")]
-    Writer,
-}
-
-impl LinkError {
-    /// Whether the meter broke the protocol, and should be told so.
-    pub(super) fn is_violation(&self) -> bool {
-        matches!(
-            self,
-            Self::Protocol { .. }
-                | Self::Deployment { .. }
-                | Self::Frame { .. }
-                | Self::Order { .. }
-                | Self::SameJob { .. }
-                | Self::TooLarge { .. }
-                | Self::Flooded { .. }
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn a_meter_url_gives_both_addresses() {
-        let url: MeterUrl = "https://meter.example:8443/base/".parse().unwrap();
-        assert_eq!(url.link(), "wss://meter.example:8443/base/v1/node/link");
-        assert_eq!(url.http("/healthz"), "https://meter.example:8443/base/healthz");
-        let url: MeterUrl = "ws://127.0.0.1:8080".parse().unwrap();
-        assert_eq!(url.link(), "ws://127.0.0.1:8080/v1/node/link");
-    }
-
-    #[test]
-    fn only_plain_links_to_other_machines_are_exposed() {
-        for (url, exposed) in [
-            ("http://127.0.0.1:8080", false),
-            ("ws://localhost", false),
-            ("http://[::1]:80", false),
-            ("http://10.0.0.1:80", true),
-            ("wss://x", false),
-        ] {
-            assert_eq!(url.parse::<MeterUrl>().unwrap().is_exposed(), exposed, "{url}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_meter_url_is_refused() {
-        for url in ["", "meter.example", "ftp://meter.example", "https://user:secret@meter.example", "http://x?y=1", "http://"] {
-            assert!(url.parse::<MeterUrl>().is_err(), "{url}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn parsing_any_url_never_panics(text in ".{0,60}") {
-            let _ = text.parse::<MeterUrl>().map(|url| url.is_exposed());
-        }
-
         #[test]
         fn a_cut_text_is_a_prefix_within_the_limit(text in ".{0,80}", most in 0usize..90) {
             let short = cut(&text, most);

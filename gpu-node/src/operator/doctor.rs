@@ -11,7 +11,7 @@ use super::{ConfigFlag, block_on, print_line};
 
 /// Check this node's setup and say what to do
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node doctor
   gpu-node doctor --config node.toml --json
   gpu-node doctor --full     hashes weights of any size
@@ -64,11 +64,11 @@ impl Check {
         Self { outcome: Outcome::Fail, remediation: remedy.into(), ..Self::pass(id, title, actual, required) }
     }
 
-    fn as_warning(self) -> Self {
+    fn into_warning(self) -> Self {
         Self { outcome: Outcome::Warn, ..self }
     }
 
-    fn as_info(self) -> Self {
+    fn into_info(self) -> Self {
         Self { outcome: Outcome::Info, ..self }
     }
 

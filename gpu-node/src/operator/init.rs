@@ -16,7 +16,7 @@ use crate::link::MeterUrl;
 
 /// Write a config file (mode 0600)
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node init
   gpu-node init --yes --meter https://meter.example --model llama-3.1-8b-instruct=/models/llama --deployment deployment.json
   gpu-node init --config node2.toml --admin-listen 127.0.0.1:9401

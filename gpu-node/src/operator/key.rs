@@ -9,7 +9,7 @@ use super::print_line;
 
 /// Make, import and name encrypted keys
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node key new --out node-key.json --password-file node-key.password
   gpu-node key import --out owner.json --password-file owner.password --secret-file owner.hex
   gpu-node key address node-key.json

@@ -21,7 +21,7 @@ use crate::config::Config;
 
 /// Register the operator and this node's key on chain
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password --dry-run
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password --payout 0x5aAe...eAed
   gpu-node register --config node.toml --owner-keystore owner.json --owner-password-file owner.password --yes --json

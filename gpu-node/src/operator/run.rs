@@ -32,7 +32,7 @@ const READINESS_PERIOD: Duration = Duration::from_millis(500);
 
 /// Serve the configured models to the configured meters
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node run
   gpu-node run --config /etc/parallelix/gpu-node.toml
 
@@ -107,7 +107,7 @@ async fn serve_jobs(config: &Config, readiness: &Readiness, started: &Started, s
     let device = device(&engines);
     let serving = engines.iter().map(|(model, engine)| ServingModel { model: model.clone(), engine: Arc::new(engine.clone()) }).collect();
     let identity = Identity { operator, signer, deployment };
-    let jitter = Arc::new(|| rand::random::<f64>());
+    let jitter = Arc::new(rand::random::<f64>);
     let node = Node::new(identity, serving, device, config.link_limits(), outbox, SystemClock::shared(), jitter);
     let _ = started.set(Arc::clone(&node));
     tokio::select! {

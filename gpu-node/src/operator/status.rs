@@ -19,7 +19,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Ask the running node how it is
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(before_help = "Examples:
   gpu-node status
   gpu-node status --config node.toml --json
 

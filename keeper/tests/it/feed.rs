@@ -93,13 +93,15 @@ async fn what_exceeds_one_exposure_goes_with_the_next_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_of_carries_alone_settles() {
+async fn carries_ride_with_the_next_receipt() {
     let network = Network::start().await;
     let (config, signer) = (network.config("a"), network.funded_key().await);
     let keeper = network.keeper(config, &signer).await;
     network.meter.push_carry(Carry { account: AccountId(2), operator: OperatorId(1), amount: Credits::new(700).unwrap() });
+    assert!(matches!(keeper.step(network.now().await).await.unwrap(), Step::Waits(_)));
+    network.meter.push(network.receipt(1, 2, 1_000).await);
     rounds_until(&network, &keeper, Moved::Final).await;
-    assert_eq!((network.settled(2).await, network.last_seq().await), (700, 1));
+    assert_eq!((network.settled(1).await, network.settled(2).await, network.last_seq().await), (1_000, 700, 1));
 }
 
 #[tokio::test]

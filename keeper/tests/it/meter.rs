@@ -129,7 +129,7 @@ impl Script {
             }
             leaves.push(merkle::receipt_leaf(known.receipt.digest(domain)));
         }
-        let root = merkle::root(&leaves).unwrap_or(wire::keccak256([]));
+        let root = merkle::root(&leaves).unwrap_or_default();
         if root == proposal.receipts_root { Ok(()) } else { Err("another root".into()) }
     }
 
@@ -182,10 +182,10 @@ async fn propose(State(meter): State<ScriptedMeter>, headers: HeaderMap, Json(pr
                 return refusal(StatusCode::CONFLICT, "seq_taken", "another batch stands");
             }
         } else if proposal.seq != next_seq {
-            return refusal(StatusCode::CONFLICT, "seq_not_next", "not the next one");
+            return refusal(StatusCode::CONFLICT, "wrong_seq", "not the next one");
         }
         if let Err(message) = script.check(&proposal, &domain) {
-            return refusal(StatusCode::UNPROCESSABLE_ENTITY, "batch_mismatch", &message);
+            return refusal(StatusCode::BAD_REQUEST, "invalid_receipts", &message);
         }
         let signed = script.countersign(proposal, &meter.deployment);
         if script.lose_answers > 0 {

@@ -23,7 +23,10 @@ const BUSY_RETRY_S: u64 = 2;
 
 /// A refusal.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Clone, Debug)]
+struct Refusal {
     status: StatusCode,
     kind: &'static str,
     code: &'static str,
@@ -46,12 +49,14 @@ impl ApiError {
             _ => "invalid_request_error",
         };
         let message = message.into();
-        Self { status, kind, code, message, param: None, metadata: None, retry_after_s: None, billed: false, request_id: None }
+        let refusal =
+            Refusal { status, kind, code, message, param: None, metadata: None, retry_after_s: None, billed: false, request_id: None };
+        Self(Box::new(refusal))
     }
 
     /// A field that can't be used; `param` names it as the client wrote it.
     pub fn invalid(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, code, message) }
+        Self::new(StatusCode::BAD_REQUEST, code, message).with_param(param)
     }
 
     /// A request that can't be used as a whole.
@@ -103,43 +108,57 @@ impl ApiError {
     pub fn model_not_found(model: &str) -> Self {
         let model: String = model.chars().take(128).collect();
         let message = format!("model `{model}` is not served here; GET /v1/models lists those that are");
-        Self { param: Some("model".into()), ..Self::not_found("model_not_found", message) }
+        Self::not_found("model_not_found", message).with_param("model")
     }
 
     /// Full now, but not for long.
     pub fn busy(message: impl Into<String>) -> Self {
-        Self { retry_after_s: Some(BUSY_RETRY_S), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message) }
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_soon()
     }
 
     /// Something of ours failed; the cause goes to the log.
     pub fn unavailable(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed within");
         let message = "the meter can't do this right now; nothing was charged, try again in a moment";
-        Self { retry_after_s: Some(BUSY_RETRY_S), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).retry_soon()
     }
 
     /// The same, with facts for programs.
     pub fn with_metadata(self, metadata: Value) -> Self {
-        Self { metadata: Some(metadata), ..self }
+        self.map(|refusal| refusal.metadata = Some(metadata))
     }
 
     /// The same, of a request that was charged: stock clients must not send it again.
     pub fn after_billing(self) -> Self {
-        Self { billed: true, retry_after_s: None, ..self }
+        self.map(|refusal| (refusal.billed, refusal.retry_after_s) = (true, None))
     }
 
     /// The same, of a request that has an id.
     pub fn of_request(self, request_id: impl Into<String>) -> Self {
-        Self { request_id: Some(request_id.into()), ..self }
+        self.map(|refusal| refusal.request_id = Some(request_id.into()))
     }
 
     /// The `error` object, as it also stands in a stream that broke off.
     pub fn object(&self) -> Value {
-        let mut error = json!({ "message": self.message, "type": self.kind, "param": self.param, "code": self.code });
-        if let Some(metadata) = &self.metadata {
+        let Refusal { message, kind, param, code, metadata, .. } = &*self.0;
+        let mut error = json!({ "message": message, "type": kind, "param": param, "code": code });
+        if let Some(metadata) = metadata {
             error["metadata"] = metadata.clone();
         }
         error
+    }
+
+    fn with_param(self, param: impl Into<String>) -> Self {
+        self.map(|refusal| refusal.param = Some(param.into()))
+    }
+
+    fn retry_soon(self) -> Self {
+        self.map(|refusal| refusal.retry_after_s = Some(BUSY_RETRY_S))
+    }
+
+    fn map(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
+        change(&mut self.0);
+        self
     }
 
     /// Payment needed, with cause, amounts and the next step.
@@ -161,15 +180,15 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.object() }))).into_response();
+        let mut response = (self.0.status, Json(json!({ "error": self.object() }))).into_response();
         let headers = response.headers_mut();
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.0.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.billed {
+        if self.0.billed {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
-        if let Some(id) = self.request_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+        if let Some(id) = self.0.request_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(REQUEST_ID, id);
         }
         response
@@ -200,16 +219,14 @@ impl From<ServeError> for ApiError {
         let message = error.to_string();
         match error {
             ServeError::Hold(refusal) => refusal.into(),
-            ServeError::NoRate { .. } => Self { param: Some("model".into()), ..Self::not_found("model_not_found", message) },
+            ServeError::NoRate { .. } => Self::not_found("model_not_found", message).with_param("model"),
             ServeError::Dispatch(DispatchError::NoNode) | ServeError::NoneStarted { .. } => {
-                Self { retry_after_s: Some(BUSY_RETRY_S), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_node", message) }
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_node", message).retry_soon()
             }
             ServeError::Dispatch(DispatchError::QueueFull | DispatchError::QueueTimeout { .. }) | ServeError::TooManyStreams => {
                 Self::busy(message)
             }
-            ServeError::Draining => {
-                Self { retry_after_s: Some(BUSY_RETRY_S), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message) }
-            }
+            ServeError::Draining => Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).retry_soon(),
             ServeError::BrokenOff { .. } => Self::new(StatusCode::BAD_GATEWAY, "answer_broke_off", message).after_billing(),
             ServeError::Capture => Self::new(StatusCode::BAD_GATEWAY, "charge_pending", message).after_billing(),
             ServeError::Cancelled => Self::bad_request("cancelled", message),

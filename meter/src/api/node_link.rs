@@ -23,6 +23,8 @@ pub(super) async fn open(
     if upgrade.selected_protocol().is_none() {
         return Err(ApiError::bad_request("no_subprotocol", format!("ask for the sub-protocol `{SUBPROTOCOL}`")));
     }
+    let place =
+        state.serving.link_place().ok_or_else(|| ApiError::busy("too many nodes are linking at once; try again in a few seconds"))?;
     let challenge = B256::from(rand::random::<[u8; 32]>());
-    Ok(upgrade.on_upgrade(move |socket| link::serve(state.serving, socket, challenge)))
+    Ok(upgrade.on_upgrade(move |socket| link::serve(state.serving, socket, challenge, place)))
 }

@@ -69,15 +69,10 @@ impl Lines {
         {
             self.push(event);
         }
-        match self.pending.len() {
-            0 => None,
-            1 => self.pending.pop_front(),
-            _ => Some(self.pending.drain(..).fold(Vec::new(), |mut all, line| {
-                all.extend_from_slice(&line);
-                all
-            }))
-            .map(Bytes::from),
+        if self.pending.len() < 2 {
+            return self.pending.pop_front();
         }
+        Some(self.pending.drain(..).collect::<Vec<Bytes>>().concat().into())
     }
 
     fn push(&mut self, event: AnswerEvent) {

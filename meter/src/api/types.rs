@@ -126,26 +126,32 @@ impl Options {
     }
 }
 
+/// Whether a value of an unsupported field changes nothing.
+type IsHarmless = fn(&Value) -> bool;
+
+const UNSUPPORTED: [(&str, &str, IsHarmless); 13] = [
+    ("n", "only one answer is given", |value| value == 1),
+    ("best_of", "only one answer is given", |value| value == 1),
+    ("tools", "tool calls are not offered", is_empty),
+    ("functions", "tool calls are not offered", is_empty),
+    ("tool_choice", "tool calls are not offered", |value| value == "none" || value == "auto"),
+    ("function_call", "tool calls are not offered", |value| value == "none" || value == "auto"),
+    ("response_format", "only {\"type\": \"text\"} is offered", |value| value["type"] == "text"),
+    ("logprobs", "log probabilities are not offered", |value| value == false || value == 0),
+    ("top_logprobs", "log probabilities are not offered", |value| value == 0),
+    ("logit_bias", "logit biases are not offered", is_empty),
+    ("modalities", "only text is offered", |value| *value == serde_json::json!(["text"])),
+    ("echo", "the prompt is not repeated", |value| value == false),
+    ("suffix", "insertion is not offered", |value| value == ""),
+];
+
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Array(items) if items.is_empty()) || matches!(value, Value::Object(map) if map.is_empty())
+}
+
 /// A field that is absent, null, or of a value that changes nothing, is no wish.
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ApiError> {
-    let is_empty =
-        |value: &Value| matches!(value, Value::Array(items) if items.is_empty()) || matches!(value, Value::Object(map) if map.is_empty());
-    let harmless: [(&'static str, &'static str, &dyn Fn(&Value) -> bool); 13] = [
-        ("n", "only one answer is given", &|value| value == 1),
-        ("best_of", "only one answer is given", &|value| value == 1),
-        ("tools", "tool calls are not offered", &is_empty),
-        ("functions", "tool calls are not offered", &is_empty),
-        ("tool_choice", "tool calls are not offered", &|value| value == "none" || value == "auto"),
-        ("function_call", "tool calls are not offered", &|value| value == "none" || value == "auto"),
-        ("response_format", "only {\"type\": \"text\"} is offered", &|value| value["type"] == "text"),
-        ("logprobs", "log probabilities are not offered", &|value| value == false || value == 0),
-        ("top_logprobs", "log probabilities are not offered", &|value| value == 0),
-        ("logit_bias", "logit biases are not offered", &is_empty),
-        ("modalities", "only text is offered", &|value| *value == serde_json::json!(["text"])),
-        ("echo", "the prompt is not repeated", &|value| value == false),
-        ("suffix", "insertion is not offered", &|value| value == ""),
-    ];
-    for (field, reason, is_harmless) in harmless {
+    for (field, reason, is_harmless) in UNSUPPORTED {
         if let Some(value) = fields.get(field)
             && !is_harmless(value)
         {

@@ -8,7 +8,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{MissedTickBehavior, interval, interval_at, timeout};
 use wire::node::{FromMeter, FromNode, Hello, PING_SECONDS, PROTOCOL, SILENCE_SECONDS_MAX};
 use wire::{Address, B256, OperatorId, typed};
@@ -33,10 +33,12 @@ const MODELS_MAX: usize = 1_024;
 type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
 
-/// Serves one link to its end. `challenge` is 32 random bytes for this connection only.
-pub async fn serve(serving: Serving, socket: WebSocket, challenge: B256) {
+/// Serves one link to its end. `challenge` is 32 random bytes for this connection only; `place` is free again once the node is in.
+pub async fn serve(serving: Serving, socket: WebSocket, challenge: B256, place: OwnedSemaphorePermit) {
     let (mut sink, mut source) = socket.split();
-    let ended = match open(&serving, &mut sink, &mut source, challenge).await {
+    let opened = open(&serving, &mut sink, &mut source, challenge).await;
+    drop(place);
+    let ended = match opened {
         Ok((node, outbox)) => {
             let NodeFacts { node: key, operator, fallback, .. } = node.facts;
             metrics::gauge!("meter_nodes_linked", "fallback" => if fallback { "yes" } else { "no" }).increment(1.0);

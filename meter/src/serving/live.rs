@@ -67,7 +67,7 @@ enum Ended {
     /// The meter saw the end; the node may still be talking.
     Counted(FinishReason),
     /// The node said so, before the meter saw an end.
-    ByNode(FinishReason, Claim),
+    ByNode(FinishReason, Box<Claim>),
     Interrupted(Interruption),
     ClientGone,
 }
@@ -134,7 +134,7 @@ impl Live {
         let (end, interruption, claim) = match ended {
             Ended::ByNode(reason, claim) => {
                 let (end, interruption) = end_by_node(reason);
-                (end, interruption, Some(claim))
+                (end, interruption, Some(*claim))
             }
             Ended::Counted(reason) => {
                 let end = if reason == FinishReason::Length { AnswerEnd::Length } else { AnswerEnd::Stop };
@@ -182,7 +182,7 @@ impl Live {
                         idle_until = Instant::now() + idle;
                     }
                     Some(NodeEvent::Finished { finish_reason, receipt, signature }) => {
-                        return Ended::ByNode(finish_reason, Claim { receipt: *receipt, signature });
+                        return Ended::ByNode(finish_reason, Box::new(Claim { receipt: *receipt, signature }));
                     }
                     Some(NodeEvent::Failed { code, message }) => {
                         tracing::warn!(request_id = %walk.order.request_id, ?code, message = %clipped(&message), "node failed");

@@ -32,6 +32,9 @@ use catalog::Catalog;
 use dispatch::Dispatcher;
 use fleet::Fleet;
 
+/// Links at once that have not said hello yet; each holds a socket for ten seconds at most.
+const LINKS_OPENING_MAX: usize = 256;
+
 /// The rooms and what they share. Clones share everything.
 #[derive(Clone)]
 pub struct Serving(Arc<Rooms>);
@@ -59,6 +62,7 @@ pub struct Rooms {
     admission: CancellationToken,
     cut: CancellationToken,
     streams: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
     running: Mutex<Running>,
 }
 
@@ -101,6 +105,7 @@ impl Serving {
             admission: CancellationToken::new(),
             cut: CancellationToken::new(),
             streams: Arc::new(Semaphore::new(limits.streams_max.min(Semaphore::MAX_PERMITS))),
+            opening: Arc::new(Semaphore::new(LINKS_OPENING_MAX)),
             running: Mutex::default(),
             limits,
         }))
@@ -127,6 +132,11 @@ impl Serving {
         for node in rooms.fleet.nodes() {
             node.closed.cancel();
         }
+    }
+
+    /// A place for a link that has not said hello yet; `None` when too many are at it.
+    pub fn link_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.opening).try_acquire_owned().ok()
     }
 
     /// Whether new requests are taken.

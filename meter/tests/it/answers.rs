@@ -243,7 +243,8 @@ async fn a_broken_off_answer_is_handed_over_and_not_to_be_retried() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_receipt_changes_no_charge() {
-    let lies: [(&str, fn(&mut ServiceReceipt), bool); 8] = [
+    type Change = fn(&mut ServiceReceipt);
+    let lies: [(&str, Change, bool); 8] = [
         ("a higher count", |receipt| receipt.completion_tokens += 1_000, false),
         ("a higher amount", |receipt| receipt.amount = receipt.amount.checked_add(receipt.amount).unwrap(), false),
         ("another request", |receipt| receipt.request_id = B256::repeat_byte(9), false),

@@ -8,12 +8,11 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wire::receipt::seconds_u40;
-use wire::settlement::Feed;
-use wire::typed::{self, KeeperAccess};
-use wire::{Bytes, merkle};
+use wire::merkle;
+use wire::rows::{self, Group, Row};
+use wire::settlement::{BatchProposal, Feed, SignedBatch};
 
-use super::network::{DEADLINE, MODEL, Network, answered, until};
+use super::network::{DEADLINE, MODEL, Network, OPERATOR, answered, keeper_pass as pass, until};
 use super::node::{FakeNode, Plan, Step, domain, turn, words};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,11 +145,6 @@ async fn only_a_known_keeper_with_a_fresh_pass_reads_the_feed() {
     let node = FakeNode::join(&network, Plan::saying("settle me")).await;
     answered(network.chat(&payer, json!({}))).await;
     let now_s = SystemClock.now_s();
-    let pass = |signer: &PrivateKeySigner, named: wire::Address, valid_until: u64| {
-        let access = KeeperAccess { keeper: named, validUntil: seconds_u40(valid_until) };
-        let signature = Bytes::from(typed::sign(&access, &domain(), signer).unwrap());
-        format!("Keeper {named}.{valid_until}.{signature}")
-    };
     let keeper = network.keeper.address();
     let stranger = PrivateKeySigner::random();
     let cases = [
@@ -225,4 +219,50 @@ async fn a_stopping_meter_cuts_what_runs_on_and_charges_what_arrived() {
     let cost = (job.prompt.len() + words("and on").len()) as u64;
     assert_eq!(network.money(&payer).await, (100_000 - cost, 0, cost));
     tokio::time::timeout(DEADLINE, network.served).await.expect("the meter stops").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batched_receipt_shows_its_proof() {
+    let network = Network::start().await;
+    let payer = network.payer().await;
+    let _node = FakeNode::join(&network, Plan::saying("settle me")).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let (_, body) = answered(network.chat(&payer, json!({}))).await;
+        ids.push(body["parallelix"]["receipt_id"].as_str().unwrap().to_owned());
+    }
+    let mut receipts: Vec<_> = network.receipts(&payer).await.into_iter().map(|stored| stored.receipt).collect();
+    receipts.sort_by_key(|receipt| receipt.request_id);
+    let leaves: Vec<_> = receipts.iter().map(|receipt| merkle::receipt_leaf(receipt.digest(&domain()))).collect();
+    let cumulative = receipts.iter().map(|receipt| receipt.amount.get()).sum();
+    let rows = vec![Row { account: payer.account, cumulative }];
+    let proposal = BatchProposal {
+        seq: 1,
+        receipts: receipts.iter().map(|receipt| receipt.request_id).collect(),
+        carries: Vec::new(),
+        rows: rows::encode(&[Group { operator: OPERATOR, rows }]).unwrap().into(),
+        receipts_root: merkle::root(&leaves).unwrap(),
+        deadline: SystemClock.now_s() + 60,
+    };
+    let pass = pass(&network.keeper, network.keeper.address(), SystemClock.now_s() + 60);
+    let post = |proposal: &BatchProposal| network.post("/v1/settlement/batches").header("authorization", &pass).json(proposal);
+    let (status, body) = answered(post(&BatchProposal { receipts_root: wire::B256::ZERO, ..proposal.clone() })).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("root_differs")), "{body}");
+    let (status, signed) = answered(post(&proposal)).await;
+    assert_eq!(status, StatusCode::OK, "{signed}");
+    let signed: SignedBatch = serde_json::from_value(signed).unwrap();
+    assert_eq!(signed.proposal, proposal);
+
+    for id in &ids {
+        let (_, receipt) = answered(network.get(&format!("/v1/receipts/{id}")).bearer_auth(&payer.key)).await;
+        assert_eq!((&receipt["state"], &receipt["batch"]["seq"]), (&json!("batched"), &json!(1)));
+        let proof: Vec<wire::B256> = serde_json::from_value(receipt["batch"]["proof"].clone()).unwrap();
+        let leaf: wire::B256 = serde_json::from_value(receipt["leaf"].clone()).unwrap();
+        assert!(merkle::verify(proposal.receipts_root, leaf, &proof));
+    }
+    let other = BatchProposal { receipts: proposal.receipts[..1].to_vec(), ..proposal.clone() };
+    let (status, body) = answered(post(&other)).await;
+    assert_eq!((status, &body["error"]["code"]), (StatusCode::CONFLICT, &json!("seq_taken")), "{body}");
+    let (status, standing) = answered(network.get("/v1/settlement/batches/1").header("authorization", &pass)).await;
+    assert_eq!((status, serde_json::from_value::<SignedBatch>(standing).unwrap().proposal), (StatusCode::OK, proposal));
 }

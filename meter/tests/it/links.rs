@@ -110,7 +110,7 @@ async fn a_late_receipt_above_the_charge_is_answered_with_the_right_one() {
     back.say(FromNode::Receipt { receipt: forged.clone(), signature: Bytes::from_static(b"not a signature") });
     back.until("sign_receipt again", |heard| (heard.asked_to_sign.len() >= 4).then_some(())).await;
     assert!(back.heard().asked_to_sign.iter().all(|asked| *asked == stored.receipt));
-    assert_eq!(network.receipts(&payer).await, [stored.clone()]);
+    assert_eq!(network.receipts(&payer).await, std::slice::from_ref(&stored));
 
     back.say(FromNode::Receipt { receipt: stored.receipt.clone(), signature: sign(&stored.receipt, &plan.signer) });
     until("signature", || async { (network.receipts(&payer).await[0].state == ReceiptState::Signed).then_some(()) }).await;

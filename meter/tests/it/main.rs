@@ -1,6 +1,7 @@
 //! The serving rooms from outside: real HTTP, real WebSockets, the real ledger on SQLite; only the nodes are scripted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(unreachable_pub, reason = "one binary: nothing in it is reachable from outside")]
 
 mod admission; // what is refused before anything is dispatched
 mod answers; // what is served and charged

@@ -25,7 +25,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wire::deployment::Deployment;
-use wire::{AccountId, Address, B256, Credits, OperatorId, keccak256};
+use wire::receipt::seconds_u40;
+use wire::typed::{self, KeeperAccess};
+use wire::{AccountId, Address, B256, Bytes, Credits, OperatorId, keccak256};
 
 pub const MODEL: &str = "test/tiny";
 /// One credit a token.
@@ -254,6 +256,14 @@ impl Network {
 
 async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: CancellationToken, serving: Serving) {
     listener::serve(listener, routes, &limits, &[], stop, serving.drain()).await;
+}
+
+/// A keeper's pass, signed by `signer`.
+pub fn keeper_pass(signer: &PrivateKeySigner, named: Address, valid_until: u64) -> String {
+    let access = KeeperAccess { keeper: named, validUntil: seconds_u40(valid_until) };
+    let domain = deployment(Address::ZERO).settlement_domain();
+    let signature = Bytes::from(typed::sign(&access, &domain, signer).unwrap());
+    format!("Keeper {named}.{valid_until}.{signature}")
 }
 
 /// Status and JSON of an answer.

@@ -106,13 +106,8 @@ fn a_second_start_continues_with_the_same_chain_ledger_and_key() -> Result<()> {
         ask(&api, "What is the sea?", 8)?;
         await_that("the receipt to be settled", || settled(scene, &depositors))?;
         let before = Books::read(scene, &depositors)?;
-        let state = |scene: &Scene| -> Result<Value> {
-            api.get("/v1/credits")?.ok("credits").map(|credits| {
-                let _ = scene;
-                credits["available_credits"].clone()
-            })
-        };
-        let available = state(scene)?;
+        let available = || -> Result<Value> { Ok(api.get("/v1/credits")?.ok("asking for credits")?["available_credits"].clone()) };
+        let left = available()?;
 
         for name in ["keeper", "node-1", "meter", "chain"] {
             scene.process(name)?.stop();
@@ -121,7 +116,7 @@ fn a_second_start_continues_with_the_same_chain_ledger_and_key() -> Result<()> {
             scene.restart(name)?;
         }
 
-        ensure!(state(scene)? == available, "credits changed over a restart");
+        ensure!(available()? == left, "credits changed over a restart");
         ensure!(Books::read(scene, &depositors)? == before, "the books changed over a restart");
         await_that("the node to be linked again", || Ok(ask(&api, "And the sky?", 8).is_ok()))?;
         await_that("the second receipt to be settled", || settled(scene, &depositors))?;

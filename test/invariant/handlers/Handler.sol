@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {OperatorRegistry} from "../../../contracts/OperatorRegistry.sol";
-import {ParalleliXAICredits} from "../../../contracts/ParalleliXAICredits.sol";
-import {ParalleliXSettlement} from "../../../contracts/ParalleliXSettlement.sol";
-import {PRLX} from "../../../script/PRLX.sol";
 import {Base} from "../../Base.sol";
+import {Prlx, Registry, Settlement, Vault} from "../../utils/System.sol";
 import {vm} from "../../utils/Vm.sol";
 import {Ghost} from "../Ghost.sol";
 
 /// @notice The system under test, and the actors: three payers, three operators, the first of whom is the first payer.
 struct World {
-    PRLX prlx;
-    ParalleliXAICredits vault;
-    ParalleliXSettlement settlement;
-    OperatorRegistry registry;
+    Prlx prlx;
+    Vault vault;
+    Settlement settlement;
+    Registry registry;
     Ghost ghost;
 }
 

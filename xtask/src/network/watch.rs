@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::Network;
 use crate::stop::Stop;
 
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a process is doing: `state` is a word or two, `figures` change all the time.
 #[derive(Clone, Debug, PartialEq, Eq)]

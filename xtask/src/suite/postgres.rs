@@ -33,6 +33,7 @@ struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
     user: Option<User>,
+    durable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,11 +51,16 @@ impl Postgres {
         {
             return Ok(Some(Self { url, cluster: None }));
         }
+        Self::temporary(false, stop)
+    }
+
+    /// A server of its own, on an empty folder; `None` without binaries. Only a `durable` one waits for the disk.
+    pub fn temporary(durable: bool, stop: &Stop) -> Result<Option<Self>> {
         let Some(binaries) = binaries() else { return Ok(None) };
         let user = if rustix::process::geteuid().is_root() { Some(unprivileged_user()?) } else { None };
         let folder = std::env::temp_dir().join(format!("parallelix-postgres-{}", secret::random_hex(8)?));
         fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let cluster = Cluster { binaries, folder, user };
+        let cluster = Cluster { binaries, folder, user, durable };
         let url = cluster.start(stop).context("a temporary PostgreSQL server could not be started")?;
         Ok(Some(Self { url, cluster: Some(cluster) }))
     }
@@ -87,8 +93,9 @@ impl Cluster {
 
         let port = free_port()?;
         let log = self.folder.join("log").display().to_string();
-        // Loopback only; no fsync, because nothing here outlives the tests.
-        let options = format!("-h 127.0.0.1 -p {port} -c unix_socket_directories= -c fsync=off -c max_connections=200");
+        // Loopback only. What tests write need not outlive a power cut.
+        let fsync = if self.durable { "on" } else { "off" };
+        let options = format!("-h 127.0.0.1 -p {port} -c unix_socket_directories= -c fsync={fsync} -c max_connections=200");
         let mut start = self.command("pg_ctl");
         start.args(["start", "--wait", "--silent", "--pgdata", &data, "--log", &log, "--options", &options]);
         command::capture(&mut start, START_LIMIT, stop)
@@ -161,12 +168,10 @@ mod tests {
         if binaries().is_none() {
             return; // the suite itself says that PostgreSQL was not tested
         }
-        let stop = Stop::default();
-        let user = rustix::process::geteuid().is_root().then(|| unprivileged_user().unwrap());
-        let folder = std::env::temp_dir().join(format!("parallelix-postgres-{}", secret::random_hex(8).unwrap()));
-        fs::create_dir(&folder).unwrap();
-        let cluster = Cluster { binaries: binaries().unwrap(), folder: folder.clone(), user };
-        let url = cluster.start(&stop).unwrap();
+        let mut postgres = Postgres::temporary(false, &Stop::default()).unwrap().unwrap();
+        let url = postgres.url.clone();
+        let cluster = postgres.cluster.take().unwrap();
+        let folder = cluster.folder.clone();
         let address = url.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
         assert!(std::net::TcpStream::connect(&address).is_ok());
         drop(cluster);

@@ -215,9 +215,9 @@ unsafe fn tile<L: Lanes, S: Stored, const R: usize, const C: usize>(
                 }
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                sink.put(token + c, row + r, L::sum(sums[r][c]));
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                sink.put(token + c, row + r, L::sum(sum));
             }
         }
     }

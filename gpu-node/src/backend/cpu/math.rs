@@ -3,7 +3,7 @@
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts; the high one has few bits, so that `n · LN2_HIGH` is exact for every exponent `n`.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// 1.5 · 2²³: adding and subtracting it rounds to the nearest integer, ties to even.
 const ROUNDER: f32 = 12_582_912.0;
@@ -11,7 +11,7 @@ const ROUNDER: f32 = 12_582_912.0;
 const LEAST: f32 = -87.0;
 const MOST: f32 = 88.0;
 
-/// e^x by range reduction and a polynomial of degree 6, within 2 units in the last place on [-87, 88], constant outside.
+/// e^x by range reduction and a polynomial of degree 7, within 2 units in the last place on [-87, 88], constant outside.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let x = x.clamp(LEAST, MOST);

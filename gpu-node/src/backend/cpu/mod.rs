@@ -257,14 +257,15 @@ impl Backend for CpuBackend {
         let per_task = units.div_ceil(self.team.threads() * TASKS_PER_THREAD).max(1);
         self.team.run(units.div_ceil(per_task), &|task| {
             let mut scores = Vec::new();
-            for unit in task * per_task..((task + 1) * per_task).min(units) {
+            let taken = task * per_task..((task + 1) * per_task).min(units);
+            for (unit, out) in taken.clone().zip(&heads[taken]) {
                 let (index, head) = (unit / shape.heads, unit % shape.heads);
                 let (row, cache) = (rows[index], &caches[rows[index].cache]);
                 let range = cache.head_range(layer, head / group);
                 let stored = Head { keys: &cache.keys[range.clone()], values: &cache.values[range] };
                 let query = &q.row(index)[head * shape.head_dim..(head + 1) * shape.head_dim];
                 // Each unit is taken by one task, so the lock is never waited for.
-                let Ok(mut out) = heads[unit].lock() else { continue };
+                let Ok(mut out) = out.lock() else { continue };
                 // SAFETY: `isa` was detected.
                 #[allow(unsafe_code)]
                 unsafe {

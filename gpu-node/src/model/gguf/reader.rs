@@ -190,7 +190,7 @@ impl RawTensor {
         let kind = QuantType::from_code(self.kind).ok_or_else(|| GgufError::Storage { name: name.to_owned(), kind: self.kind })?;
         let block = kind.block_elements() as u64;
         let shape_error = || GgufError::Shape { name: name.to_owned(), shape: self.shape.clone(), block };
-        if self.shape.iter().any(|d| *d == 0) || !self.shape.first().unwrap_or(&0).is_multiple_of(block) {
+        if self.shape.contains(&0) || !self.shape.first().unwrap_or(&0).is_multiple_of(block) {
             return Err(shape_error());
         }
         let elements = self.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).ok_or_else(shape_error)?;

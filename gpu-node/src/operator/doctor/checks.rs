@@ -91,7 +91,7 @@ fn state_dir(config: &Config) -> Check {
     let title = "receipts kept on disk";
     match Outbox::open(&config.state_dir, config.receipts_max) {
         Ok(outbox) => Check::pass("state_dir", title, format!("{} wait", outbox.len()), "writable"),
-        Err(OutboxError::Locked { .. }) => Check::pass("state_dir", title, "in use by a running node", "writable").as_info(),
+        Err(OutboxError::Locked { .. }) => Check::pass("state_dir", title, "in use by a running node", "writable").into_info(),
         Err(error) => {
             Check::fail("state_dir", title, error, "writable", "mend the disk or the folder's rights, or name another `state_dir`")
         }
@@ -110,7 +110,7 @@ async fn chain(config: &Config, deployment: &Deployment, node: Option<Address>, 
     };
     let head = chain.head_timestamp().await.map_or("unknown".into(), |head| format!("{}", SystemClock.now_s().saturating_sub(head)));
     checks.push(Check::pass("rpc", "chain endpoint", format!("chain {}", deployment.chain_id), expected));
-    checks.push(Check::pass("head_age", "age of the newest block", head, "as the chain's block time").in_unit("s").as_info());
+    checks.push(Check::pass("head_age", "age of the newest block", head, "as the chain's block time").in_unit("s").into_info());
     let Some(node) = node else { return };
     let register = "run `gpu-node register`";
     let required = config.operator.map_or("of an operator".to_owned(), |operator| format!("of operator {operator}"));
@@ -143,10 +143,10 @@ fn weights(model: &ModelConfig, full: bool) -> Check {
         Err(error) => return Check::fail(id, title, format!("{}: {error}", file.display()), "a model folder", remedy),
     };
     if !model.path.join(MANIFEST_FILE).exists() {
-        return Check::pass(id, title, "no manifest, nothing to compare with", "digests as in the manifest").as_info();
+        return Check::pass(id, title, "no manifest, nothing to compare with", "digests as in the manifest").into_info();
     }
     if bytes > HASHED_BYTES_MAX && !full {
-        return Check::pass(id, title, format!("{} bytes, not hashed", bytes), "digests as in the manifest; --full hashes").as_info();
+        return Check::pass(id, title, format!("{} bytes, not hashed", bytes), "digests as in the manifest; --full hashes").into_info();
     }
     let verified = Manifest::read(&model.path).and_then(|manifest| manifest.verify(&model.path, &|_| ()).map(|()| manifest));
     match verified {
@@ -163,13 +163,13 @@ fn memory(config: &Config, memory: Memory) -> Check {
     let needed_mib = weights.div_ceil(1 << 20) + kv_mib;
     let available_mib = memory.available_bytes >> 20;
     if memory == Memory::default() {
-        return Check::pass(id, title, "unknown on this system", needed_mib).in_unit("MiB").as_info();
+        return Check::pass(id, title, "unknown on this system", needed_mib).in_unit("MiB").into_info();
     }
     if available_mib >= needed_mib {
         return Check::pass(id, title, available_mib, needed_mib).in_unit("MiB");
     }
     let remedy = format!("lower `engine.kv_memory_mib` ({}), serve fewer models, or stop other programs", config.engine.kv_memory_mib);
-    Check::fail(id, title, available_mib, needed_mib, remedy).in_unit("MiB").as_warning()
+    Check::fail(id, title, available_mib, needed_mib, remedy).in_unit("MiB").into_warning()
 }
 
 async fn meter(url: &MeterUrl, deployment: Option<&Deployment>, checks: &mut Vec<Check>) {
@@ -189,7 +189,7 @@ async fn meter(url: &MeterUrl, deployment: Option<&Deployment>, checks: &mut Vec
     });
     if url.is_exposed() {
         let actual = "prompts cross the network in the clear";
-        checks.push(Check::fail("meter_tls", format!("TLS to {url}"), actual, "https", "use the meter's https:// address").as_warning());
+        checks.push(Check::fail("meter_tls", format!("TLS to {url}"), actual, "https", "use the meter's https:// address").into_warning());
     }
     if let Some(skew) = clock_skew(url).await {
         let title = format!("clock against {url}");
@@ -215,7 +215,7 @@ async fn admin_port(config: &Config) -> Check {
     let (id, title, required) = ("admin_listen", format!("admin listener {}", config.admin_listen), "free, or ours");
     match TcpListener::bind(config.admin_listen).await {
         Ok(_) => Check::pass(id, title, "free", required),
-        Err(_) if status::fetch(config).await.is_ok() => Check::pass(id, title, "the running node", required).as_info(),
+        Err(_) if status::fetch(config).await.is_ok() => Check::pass(id, title, "the running node", required).into_info(),
         Err(error) => Check::fail(id, title, error, required, "choose another `admin_listen`, or stop what listens there"),
     }
 }

@@ -1,0 +1,277 @@
+//! What the engine promises: the same bits in any batch, honest ends, memory that comes back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{CONTEXT, EOS, Noise, VOCAB, write_model};
+use gpu_node::backend::{CpuBackend, Row, cpu::Isa};
+use gpu_node::engine::{
+    Cancel, Decoder, Engine, EngineConfig, EngineEvent, EngineFailure, EngineHandle, EngineJob, Finished, Refusal, StepOutput,
+};
+use gpu_node::model::ModelFolder;
+use gpu_node::proof::{ProofBuilder, proof_root};
+use tokio::sync::mpsc::Receiver;
+use wire::node::{FinishReason, SamplingParams};
+
+fn model() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path(), |_, _| ());
+    dir
+}
+
+fn start(dir: &tempfile::TempDir, config: EngineConfig) -> EngineHandle {
+    Engine::start(dir.path(), EngineConfig { threads: 2, ..config }).unwrap()
+}
+
+fn prompt(length: usize, seed: u64) -> Vec<u32> {
+    let mut noise = Noise(seed);
+    (0..length).map(|_| ((noise.next() + 0.5) * 255.0) as u32).collect()
+}
+
+fn warm(max_tokens: u32, seed: u64) -> SamplingParams {
+    SamplingParams { temperature: 1.0, seed, top_k: 20, top_p: 0.95, repetition_penalty: 1.1, ..SamplingParams::greedy(max_tokens) }
+}
+
+fn job(prompt: Vec<u32>, params: SamplingParams) -> EngineJob {
+    EngineJob { prompt, params, cancel: Cancel::default() }
+}
+
+fn collect(mut events: Receiver<EngineEvent>) -> (Vec<u32>, Result<Finished, EngineFailure>) {
+    let mut tokens = Vec::new();
+    loop {
+        match events.blocking_recv().expect("the last event is Finished or Failed") {
+            EngineEvent::Tokens(ids) => tokens.extend(ids),
+            EngineEvent::Finished(finished) => return (tokens, Ok(finished)),
+            EngineEvent::Failed(failure) => return (tokens, Err(failure)),
+        }
+    }
+}
+
+fn answer(engine: &EngineHandle, prompt: Vec<u32>, params: SamplingParams) -> (Vec<u32>, Finished) {
+    let (tokens, outcome) = collect(engine.submit(job(prompt, params)).unwrap());
+    (tokens, outcome.unwrap())
+}
+
+fn wait_until_idle(engine: &EngineHandle) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while engine.load().active + engine.load().queued > 0 {
+        assert!(Instant::now() < deadline, "{:?}", engine.load());
+        std::thread::yield_now();
+    }
+}
+
+/// Hidden states of a sequence fed `cut` tokens at a time, beside another sequence when `company` is set.
+fn hidden(dir: &tempfile::TempDir, isa: Isa, tokens: &[u32], cut: usize, company: bool) -> Vec<u32> {
+    let folder = ModelFolder::open(dir.path(), 1, &|_| ()).unwrap();
+    let mut decoder = Decoder::load(&folder, CpuBackend::with_isa(2, isa), CONTEXT, 512).unwrap();
+    let (mut mine, mut other) = (decoder.cache(tokens.len()).unwrap(), decoder.cache(tokens.len()).unwrap());
+    let others = prompt(tokens.len(), 99);
+    let mut out = StepOutput::default();
+    let mut bits = Vec::new();
+    for first in (0..tokens.len()).step_by(cut) {
+        let end = (first + cut).min(tokens.len());
+        let mut rows: Vec<Row> = (first..end).map(|position| Row { cache: 1, position }).collect();
+        let mut step_tokens = tokens[first..end].to_vec();
+        if company {
+            rows.splice(0..0, (first..end).map(|position| Row { cache: 0, position }));
+            step_tokens.splice(0..0, others[first..end].iter().copied());
+        }
+        decoder.step(&rows, &step_tokens, &mut [&mut other, &mut mine], &[], &mut out);
+        let own = out.hidden.len() - (end - first) * decoder.dim();
+        bits.extend(out.hidden[own..].iter().map(|x| x.to_bits()));
+    }
+    bits
+}
+
+#[test]
+fn hidden_states_are_the_same_bits_for_prefill_decode_chunks_company_and_instruction_sets() {
+    let dir = model();
+    let tokens = prompt(90, 3);
+    let reference = hidden(&dir, Isa::Scalar, &tokens, 1, false);
+    for isa in Isa::available() {
+        for (cut, company) in [(90, false), (1, false), (16, true), (7, true), (1, true)] {
+            assert!(hidden(&dir, isa, &tokens, cut, company) == reference, "{isa:?}, {cut} at a time, company {company}");
+        }
+    }
+}
+
+#[test]
+fn proof_root_equals_that_of_one_prefill_over_prompt_and_answer() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig::default());
+    let prompt = prompt(300, 5);
+    let (tokens, finished) = answer(&engine, prompt.clone(), warm(70, 11));
+    assert_eq!(tokens.len(), 70);
+
+    let folder = ModelFolder::open(dir.path(), 1, &|_| ()).unwrap();
+    let mut decoder = Decoder::load(&folder, CpuBackend::new(1), CONTEXT, 512).unwrap();
+    // The last token was drawn and never computed.
+    let all: Vec<u32> = prompt.iter().chain(&tokens[..69]).copied().collect();
+    let rows: Vec<Row> = (0..all.len()).map(|position| Row { cache: 0, position }).collect();
+    let mut cache = decoder.cache(all.len()).unwrap();
+    let mut out = StepOutput::default();
+    decoder.step(&rows, &all, &mut [&mut cache], &[], &mut out);
+    let mut proof = ProofBuilder::new(prompt.len());
+    out.hidden.chunks(decoder.dim()).for_each(|state| proof.push(state));
+    let windows = proof.finish();
+    assert_eq!(windows, finished.windows);
+    assert_eq!(proof_root(&windows), finished.proof_root);
+    assert_eq!(finished.prompt_hash, wire::receipt::tokens_hash(&prompt));
+    assert_eq!(finished.completion_hash, wire::receipt::tokens_hash(&tokens));
+    let counts: Vec<u32> = windows.iter().map(|w| w.count).collect();
+    assert_eq!(counts, [256, 44, 32, 32, 5]);
+}
+
+#[test]
+fn answers_and_proofs_do_not_depend_on_what_runs_beside_them() {
+    let dir = model();
+    let alone = start(&dir, EngineConfig { prefill_chunk_tokens: 512, ..EngineConfig::default() });
+    let crowded = start(&dir, EngineConfig { prefill_chunk_tokens: 5, max_active: 3, ..EngineConfig::default() });
+    let jobs: Vec<EngineJob> = (0..8).map(|i| job(prompt(1 + 13 * i, i as u64), warm(20 + i as u32, 100 + i as u64))).collect();
+    let together: Vec<_> = jobs.iter().map(|job| crowded.submit(job.clone()).unwrap()).collect();
+    for (job, events) in jobs.into_iter().zip(together) {
+        let (crowded_tokens, crowded) = collect(events);
+        let (tokens, finished) = answer(&alone, job.prompt, job.params);
+        assert_eq!(crowded_tokens, tokens);
+        assert_eq!(crowded.unwrap().proof_root, finished.proof_root);
+    }
+}
+
+#[test]
+fn seed_decides_the_answer() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig::default());
+    let with_seed = |seed| answer(&engine, prompt(10, 1), warm(24, seed)).0;
+    assert_eq!(with_seed(1), with_seed(1));
+    assert_ne!(with_seed(1), with_seed(2));
+}
+
+#[test]
+fn answer_ends_at_length_stop_token_stop_string_and_end_of_turn() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig::default());
+    let (tokens, finished) = answer(&engine, prompt(10, 1), warm(30, 4));
+    assert_eq!((finished.reason, finished.completion_tokens, tokens.len()), (FinishReason::Length, 30, 30));
+
+    let at = tokens[12];
+    let first = tokens.iter().position(|t| *t == at).unwrap();
+    let (stopped, finished) = answer(&engine, prompt(10, 1), SamplingParams { stop_token_ids: vec![at], ..warm(30, 4) });
+    assert_eq!((finished.reason, stopped.as_slice()), (FinishReason::Stop, &tokens[..=first]));
+
+    let text = |tokens: &[u32]| {
+        let mut detokenizer = engine.prompter().detokenizer();
+        tokens.iter().map(|t| detokenizer.push(*t)).collect::<String>()
+    };
+    let stop: String = text(&tokens).chars().skip(3).take(2).collect();
+    let (stopped, finished) = answer(&engine, prompt(10, 1), SamplingParams { stop: vec![stop.clone()], ..warm(30, 4) });
+    assert_eq!(finished.reason, FinishReason::Stop);
+    assert!(
+        text(&stopped).contains(&stop) && !text(&stopped[..stopped.len() - 1]).contains(&stop),
+        "ends with the token that completes it"
+    );
+}
+
+#[test]
+fn end_of_turn_token_is_sent_counted_and_last() {
+    let dir = tempfile::tempdir().unwrap();
+    // An embedding row that is far larger makes its token the likeliest after almost any text.
+    write_model(dir.path(), |name, values| {
+        if name == "model.embed_tokens.weight" {
+            let eos = EOS as usize;
+            let (from, to) = (values[..64].to_vec(), eos * 64..(eos + 1) * 64);
+            values[to].copy_from_slice(&from.iter().map(|x| x * 30.0).collect::<Vec<_>>());
+        }
+    });
+    let engine = start(&dir, EngineConfig::default());
+    let ended =
+        (0..16).map(|seed| answer(&engine, prompt(5, seed), SamplingParams::greedy(50))).find(|(_, f)| f.reason == FinishReason::Stop);
+    let (tokens, finished) = ended.expect("one of the prompts leads to the end of turn");
+    assert_eq!(tokens.last(), Some(&EOS));
+    assert_eq!(tokens.iter().filter(|t| **t == EOS).count(), 1);
+    assert_eq!(finished.completion_tokens as usize, tokens.len());
+}
+
+#[test]
+fn cancelled_and_abandoned_requests_give_their_memory_back() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig { max_active: 2, ..EngineConfig::default() });
+    let long = || job(prompt(20, 1), warm(1000, 1));
+    let cancelled = long();
+    let mut events = engine.submit(cancelled.clone()).unwrap();
+    let abandoned = engine.submit(long()).unwrap();
+    let queued = engine.submit(long()).unwrap();
+    assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens(_))));
+    assert!(engine.load().kv_used_bytes > 0);
+
+    cancelled.cancel.cancel();
+    let (tokens, outcome) = collect(events);
+    let finished = outcome.unwrap();
+    assert_eq!(finished.reason, FinishReason::Cancelled);
+    assert_eq!(finished.completion_tokens as usize, tokens.len() + 1, "one token was received above");
+    drop(abandoned);
+    drop(queued);
+    wait_until_idle(&engine);
+    assert_eq!(engine.load().kv_used_bytes, 0);
+    // The engine goes on serving.
+    assert_eq!(answer(&engine, prompt(5, 2), warm(3, 3)).0.len(), 3);
+}
+
+#[test]
+fn requests_that_can_not_be_served_are_refused_with_the_reason() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig { kv_budget_bytes: 200_000, max_active: 1, max_queued: 1, ..EngineConfig::default() });
+    let refusal = |prompt: Vec<u32>, params: SamplingParams| engine.submit(job(prompt, params)).err();
+    assert!(matches!(refusal(prompt(1000, 1), warm(25, 1)), Some(Refusal::TooLong { context_tokens: CONTEXT, .. })));
+    assert!(matches!(refusal(prompt(1, 1), warm(u32::MAX, 1)), Some(Refusal::TooLong { .. })));
+    assert!(matches!(refusal(prompt(400, 1), warm(1, 1)), Some(Refusal::OverBudget { budget_bytes: 200_000, .. })));
+    assert_eq!(refusal(vec![], warm(1, 1)), Some(Refusal::EmptyPrompt));
+    assert_eq!(refusal(vec![VOCAB as u32], warm(1, 1)), Some(Refusal::TokenBeyondVocabulary { token: VOCAB as u32, vocabulary: VOCAB }));
+    assert!(matches!(refusal(prompt(1, 1), SamplingParams { temperature: f32::NAN, ..warm(1, 1) }), Some(Refusal::Params(_))));
+    assert!(matches!(refusal(prompt(1, 1), warm(0, 1)), Some(Refusal::Params(_))));
+
+    let held: Vec<_> = std::iter::from_fn(|| engine.submit(job(prompt(5, 1), warm(300, 1))).ok()).take(10).collect();
+    assert!(held.len() < 10 && refusal(prompt(5, 1), warm(300, 1)).is_some_and(|r| matches!(r, Refusal::Busy { most: 1, .. })));
+}
+
+#[test]
+fn stopping_fails_what_is_open_and_refuses_what_comes() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig { max_active: 1, ..EngineConfig::default() });
+    let open: Vec<_> = (0..3).map(|seed| engine.submit(job(prompt(5, 1), warm(1000, seed))).unwrap()).collect();
+    engine.stop();
+    for events in open {
+        let (_, outcome) = collect(events);
+        assert!(matches!(outcome, Err(EngineFailure::Stopped)), "{outcome:?}");
+    }
+    assert_eq!(engine.submit(job(prompt(5, 1), warm(1, 1))).err(), Some(Refusal::Stopped));
+}
+
+#[test]
+fn damaged_weights_fail_the_request_and_not_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path(), |name, values| {
+        if name == "model.embed_tokens.weight" {
+            values[64] = f32::NAN; // token 1
+        }
+    });
+    let engine = start(&dir, EngineConfig::default());
+    for _ in 0..2 {
+        let (_, outcome) = collect(engine.submit(job(vec![1], warm(4, 1))).unwrap());
+        assert!(matches!(outcome, Err(EngineFailure::Sample(_))), "{outcome:?}");
+    }
+}
+
+#[test]
+fn load_measures_work() {
+    let dir = model();
+    let engine = start(&dir, EngineConfig::default());
+    assert_eq!(engine.load().decode_tokens_per_s, 0.0);
+    answer(&engine, prompt(50, 1), warm(30, 1));
+    wait_until_idle(&engine);
+    let load = engine.load();
+    assert!(load.decode_tokens_per_s > 0.0 && load.prefill_tokens_per_s > 0.0);
+    assert_eq!((load.active, load.queued, load.capacity), (0, 0, 16));
+}
