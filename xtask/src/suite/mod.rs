@@ -20,6 +20,9 @@ use crate::workspace::Workspace;
 /// Longest that one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(60 * 60);
 
+/// Lines of a step's failure that the report repeats.
+const FAILURE_LINES: usize = 10;
+
 /// What a step came to.
 #[derive(Debug)]
 struct Outcome {
@@ -68,8 +71,8 @@ fn report(outcomes: &[Outcome]) -> bool {
         total.add_all(*count);
     }
     for Outcome { step, failure, .. } in outcomes {
-        if let Some(first) = failure.as_ref().and_then(|failure| failure.lines().next()) {
-            println!("{}: {first}", step.name());
+        for line in failure.iter().flat_map(|failure| failure.lines().take(FAILURE_LINES)) {
+            println!("{}: {line}", step.name());
         }
     }
     println!("{} passed, {} failed", total.passed, total.failed);
