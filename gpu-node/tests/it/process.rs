@@ -39,6 +39,8 @@ fn set_up(meter: &ScriptedMeter) -> Setup {
         ("--model", format!("{MODEL}=model")),
         ("--operator", OPERATOR.to_string()),
         ("--admin-listen", admin.clone()),
+        // Nothing listens there; a local chain on the default port must not change what the tests see.
+        ("--rpc-url", "http://127.0.0.1:1".into()),
         ("--keystore", "key.json".into()),
         ("--password-file", "password".into()),
     ];
