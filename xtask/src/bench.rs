@@ -40,8 +40,7 @@ pub fn run(workspace: &Workspace, bench: Bench, stop: &Stop) -> Result<()> {
 }
 
 fn engine(workspace: &Workspace, stop: &Stop) -> Result<()> {
-    let selection = ["--release", "--package", "meter", "--package", "keeper", "--package", "gpu-node", "--bins"];
-    let binaries = Binaries::build(workspace, &selection, stop)?;
+    let binaries = Binaries::only(workspace, &["gpu-node"], true, stop)?;
     let model = model::ready(workspace, &binaries.gpu_node, stop)?;
     command::show(Command::new(&binaries.gpu_node).args(["bench", "--model"]).arg(model), BENCH_LIMIT, stop)
 }
@@ -86,7 +85,8 @@ fn gas(workspace: &Workspace, stop: &Stop) -> Result<()> {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let snapshot: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
         for (name, value) in snapshot.as_object().into_iter().flatten() {
-            println!("figure {} {} gas", name.replace(' ', "_"), value.as_str().unwrap_or_default());
+            let words: Vec<&str> = name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            println!("figure {} {} gas", words.join("_"), value.as_str().unwrap_or_default());
             count += 1;
         }
     }

@@ -14,6 +14,9 @@ use crate::secret;
 use crate::stop::Stop;
 use crate::workspace::Workspace;
 
+/// The packages of the network's processes, each with a binary of its name.
+pub const PROCESSES: [&str; 3] = ["meter", "keeper", "gpu-node"];
+
 /// Cold, on two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -57,8 +60,8 @@ impl Selection {
 }
 
 impl Binaries {
-    /// Compiles what `selection` (cargo's own flags) names; `meter`, `keeper` and `gpu-node` must be among it.
-    pub fn build(workspace: &Workspace, selection: &[&str], stop: &Stop) -> Result<Self> {
+    /// Compiles what `selection` (cargo's own flags) names. Errors when a binary of `packages` is not among it.
+    pub fn build(workspace: &Workspace, selection: &[&str], packages: &[&str], stop: &Stop) -> Result<Self> {
         let mut cargo = workspace.cargo();
         cargo.args(["build", "--message-format", "json-render-diagnostics"]).args(selection);
         println!("$ {}", command::describe(&cargo));
@@ -70,13 +73,21 @@ impl Binaries {
         ensure!(status.success(), "cargo could not build the project ({status}); its messages are above");
         let executables: Vec<_> = messages.iter().filter_map(Executable::read).collect();
         let folder = workspace.home().join("bin").join(if selection.contains(&"--release") { "release" } else { "debug" });
-        for name in ["meter", "keeper", "gpu-node"] {
+        for &name in packages {
             let built = executables.iter().find(|executable| !executable.is_test && executable.name == name);
             link(&built.with_context(|| format!("cargo built no binary `{name}`"))?.path, &folder.join(name))?;
         }
         let tests = executables.into_iter().filter(|executable| executable.is_test);
         let tests = tests.map(|test| TestBinary { package: test.package, folder: test.folder, path: test.path }).collect();
         Ok(Self { tests, ..Self::at(&folder) })
+    }
+
+    /// Compiles the binaries of `packages` and nothing else.
+    pub fn only(workspace: &Workspace, packages: &[&str], release: bool, stop: &Stop) -> Result<Self> {
+        let mut selection = vec!["--bins"];
+        selection.extend(packages.iter().flat_map(|package| ["--package", package]));
+        selection.extend(release.then_some("--release"));
+        Self::build(workspace, &selection, packages, stop)
     }
 
     /// Binaries that were built before, in `folder`.

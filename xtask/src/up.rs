@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::build::Binaries;
+use crate::build::{Binaries, PROCESSES};
 use crate::model::{self, MODEL_ID};
 use crate::network::depositor::{Depositor, Terms};
 use crate::network::plan::Plan;
@@ -67,11 +67,7 @@ fn serve(workspace: &Workspace, network: &mut Network, wish: &Wish, stop: &Stop,
 pub fn parts(workspace: &Workspace, release: bool, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Parts> {
     let tools = Tools::ready(workspace, stop, say)?;
     say("compiling meter, keeper and gpu-node");
-    let mut selection = vec!["--package", "meter", "--package", "keeper", "--package", "gpu-node", "--bins"];
-    if release {
-        selection.push("--release");
-    }
-    let binaries = Binaries::build(workspace, &selection, stop)?;
+    let binaries = Binaries::only(workspace, &PROCESSES, release, stop)?;
     let model = model::ready(workspace, &binaries.gpu_node, stop)?;
     say(&format!("model {} is ready", model::MODEL));
     Ok(Parts { root: workspace.root.clone(), tools, binaries, model })

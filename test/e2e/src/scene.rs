@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use xtask::build::Binaries;
+use xtask::build::{Binaries, PROCESSES};
 use xtask::model;
 use xtask::network::depositor::{Depositor, Terms};
 use xtask::network::plan::Plan;
@@ -91,7 +91,7 @@ fn parts(workspace: &Workspace, stop: &Stop) -> Result<Parts> {
     let tools = Tools::ready(workspace, stop, &mut |line| println!("{line}"))?;
     let binaries = match std::env::var_os("PARALLELIX_BINARIES") {
         Some(folder) => Binaries::at(&PathBuf::from(folder)),
-        None => Binaries::build(workspace, &["--package", "meter", "--package", "keeper", "--package", "gpu-node", "--bins"], stop)?,
+        None => Binaries::only(workspace, &PROCESSES, false, stop)?,
     };
     let model = model::ready(workspace, &binaries.gpu_node, stop)?;
     Ok(Parts { root: workspace.root.clone(), tools, binaries, model })

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::Suite;
 use super::postgres::{MISSING, Postgres};
 use super::summary::Count;
-use crate::build::{self, Binaries};
+use crate::build::{self, Binaries, PROCESSES};
 use crate::command;
 use crate::model;
 use crate::tools::{Tools, require};
@@ -120,7 +120,7 @@ impl Suite<'_> {
     fn binaries(&mut self) -> Result<Binaries> {
         if self.binaries.is_none() {
             // One selection of packages and targets for everything below, so that cargo unifies features once.
-            self.binaries = Some(Binaries::build(self.workspace, &["--workspace", "--all-targets"], self.stop)?);
+            self.binaries = Some(Binaries::build(self.workspace, &["--workspace", "--all-targets"], &PROCESSES, self.stop)?);
         }
         self.binaries.clone().context("the binaries are not there")
     }
