@@ -6,7 +6,7 @@
 
 pub mod cpu;
 
-use crate::model::WeightTensor;
+use crate::model::PanelMatrix;
 
 pub use cpu::CpuBackend;
 
@@ -68,8 +68,8 @@ pub trait Backend: Send + 'static {
     /// Name of the arithmetic, part of the receipt's `engine`. Equal names promise equal bits.
     fn numeric_contract(&self) -> &'static str;
 
-    fn matrix(&self, weight: &WeightTensor) -> Result<Self::Matrix, BackendError>;
-    fn vector(&self, weight: &WeightTensor) -> Result<Self::Vector, BackendError>;
+    fn matrix(&self, weight: &PanelMatrix) -> Result<Self::Matrix, BackendError>;
+    fn vector(&self, weight: Vec<f32>) -> Result<Self::Vector, BackendError>;
     fn tensor(&self, rows: usize, width: usize) -> Result<Self::Tensor, BackendError>;
     fn rope(&self, theta: f64, head_dim: usize, positions: usize) -> Result<Self::Rope, BackendError>;
     fn cache(&self, shape: CacheShape, tokens: usize) -> Result<Self::Cache, BackendError>;

@@ -1,7 +1,7 @@
 //! The Llama-family forward pass over a back end: any mixture of rows in, hidden states and chosen logits out.
 
 use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
-use crate::model::{LlamaConfig, ModelFolder, WeightsError};
+use crate::model::{DecoderConfig, ModelFolder, WeightsError};
 
 /// Why a model was not loaded into a back end.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ struct Scratch<B: Backend> {
 /// A model on a back end.
 pub struct Decoder<B: Backend> {
     backend: B,
-    config: LlamaConfig,
+    config: DecoderConfig,
     embedding: B::Matrix,
     layers: Vec<Layer<B>>,
     final_norm: B::Vector,
@@ -66,9 +66,9 @@ impl<B: Backend> Decoder<B> {
         let config = folder.config.clone();
         let (dim, hidden, q_dim, kv_dim) = (config.dim, config.hidden_dim, config.q_dim(), config.kv_dim());
         let matrix = |name: &str, rows: usize, columns: usize| -> Result<B::Matrix, LoadError> {
-            Ok(backend.matrix(&folder.weights.tensor(name, &[rows, columns])?)?)
+            Ok(backend.matrix(&folder.weights.matrix(name, rows, columns)?)?)
         };
-        let vector = |name: &str| -> Result<B::Vector, LoadError> { Ok(backend.vector(&folder.weights.tensor(name, &[dim])?)?) };
+        let vector = |name: &str| -> Result<B::Vector, LoadError> { Ok(backend.vector(folder.weights.vector(name, dim)?)?) };
 
         let mut layers = Vec::with_capacity(config.n_layers);
         for index in 0..config.n_layers {

@@ -8,12 +8,14 @@ const MAX_DIM: u32 = 65_536;
 const MAX_HIDDEN_DIM: u32 = 262_144;
 const MAX_VOCAB: u32 = 1_048_576;
 const MAX_CONTEXT: u32 = 1_048_576;
-/// Dot products run over whole vectors of 16 lanes, so every inner dimension is a multiple of it.
-const LANES: u32 = 16;
+/// Matrices are stored in blocks of 32 columns.
+const BLOCK: u32 = 32;
+/// Longest head, elements.
+const MAX_HEAD_DIM: u32 = 256;
 
 /// Shape and constants of a Llama-family decoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LlamaConfig {
+pub struct DecoderConfig {
     pub n_layers: usize,
     pub dim: usize,
     pub hidden_dim: usize,
@@ -27,6 +29,24 @@ pub struct LlamaConfig {
     pub norm_eps: f32,
     /// The output matrix is the embedding table.
     pub tied_embeddings: bool,
+    /// How rotation angles are stretched beyond the context of training.
+    pub rope_scaling: RopeScaling,
+    /// Query, key and value products have a bias (Qwen 2.5).
+    pub qkv_bias: bool,
+    /// Queries and keys of each head are normed before rotation (Qwen 3).
+    pub qk_norm: bool,
+    /// A position attends to so many positions up to its own, in every layer (Mistral 7B v0.1).
+    pub sliding_window: Option<usize>,
+}
+
+/// Stretching of rotation angles; each is a function of a pair's frequency alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    None,
+    /// Frequencies divided by `factor`.
+    Linear { factor: f64 },
+    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, those between blended.
+    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_context_tokens: f64 },
 }
 
 /// Why a `config.json` was refused.
@@ -70,15 +90,15 @@ fn default_rope_theta() -> f64 {
     10_000.0
 }
 
-impl LlamaConfig {
+impl DecoderConfig {
     /// Reads and checks `config.json`; every dimension is bounded and every product fits.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let raw: RawConfig = serde_json::from_slice(json).map_err(|e| ConfigError::Json(e.to_string()))?;
         raw.check_features()?;
 
         in_range("num_hidden_layers", raw.num_hidden_layers, 1, MAX_LAYERS, 1)?;
-        in_range("hidden_size", raw.hidden_size, LANES, MAX_DIM, LANES)?;
-        in_range("intermediate_size", raw.intermediate_size, LANES, MAX_HIDDEN_DIM, LANES)?;
+        in_range("hidden_size", raw.hidden_size, BLOCK, MAX_DIM, BLOCK)?;
+        in_range("intermediate_size", raw.intermediate_size, BLOCK, MAX_HIDDEN_DIM, BLOCK)?;
         in_range("num_attention_heads", raw.num_attention_heads, 1, 1024, 1)?;
         in_range("vocab_size", raw.vocab_size, 1, MAX_VOCAB, 1)?;
         in_range("max_position_embeddings", raw.max_position_embeddings, 1, MAX_CONTEXT, 1)?;
@@ -89,7 +109,7 @@ impl LlamaConfig {
             return Err(out_of_range("num_key_value_heads", n_kv_heads.into(), format!("a divisor of {n_heads}")));
         }
         let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / n_heads);
-        in_range("head_dim", head_dim, 2 * LANES, 512, 2 * LANES)?;
+        in_range("head_dim", head_dim, BLOCK, MAX_HEAD_DIM, BLOCK)?;
         if !(raw.rope_theta.is_finite() && raw.rope_theta >= 1.0) {
             return Err(out_of_range("rope_theta", raw.rope_theta, "a number of at least 1".to_owned()));
         }
@@ -109,6 +129,10 @@ impl LlamaConfig {
             rope_theta: raw.rope_theta,
             norm_eps: raw.rms_norm_eps as f32,
             tied_embeddings: raw.tie_word_embeddings,
+            rope_scaling: RopeScaling::None,
+            qkv_bias: false,
+            qk_norm: false,
+            sliding_window: None,
         })
     }
 
@@ -166,7 +190,7 @@ mod tests {
 
     #[test]
     fn smollm_config_is_read() {
-        let config = LlamaConfig::parse(smollm().to_string().as_bytes()).unwrap();
+        let config = DecoderConfig::parse(smollm().to_string().as_bytes()).unwrap();
         assert_eq!((config.q_dim(), config.kv_dim(), config.head_dim), (576, 192, 64));
         assert!(config.tied_embeddings);
     }
@@ -184,7 +208,7 @@ mod tests {
         for (field, value) in cases {
             let mut config = smollm();
             config[field] = value.clone();
-            let error = LlamaConfig::parse(config.to_string().as_bytes()).unwrap_err();
+            let error = DecoderConfig::parse(config.to_string().as_bytes()).unwrap_err();
             assert!(error.to_string().contains(field), "{field} = {value}: {error}");
         }
     }
@@ -195,7 +219,7 @@ mod tests {
         {
             let mut config = smollm();
             config[field] = value;
-            assert!(LlamaConfig::parse(config.to_string().as_bytes()).is_err(), "{field}");
+            assert!(DecoderConfig::parse(config.to_string().as_bytes()).is_err(), "{field}");
         }
     }
 }

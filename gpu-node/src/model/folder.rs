@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 use prompt::{PromptError, Prompter};
 
-use super::config::{ConfigError, LlamaConfig};
+use super::config::{ConfigError, DecoderConfig};
 use super::digest;
 use super::manifest::{MANIFEST_FILE, Manifest, ManifestError};
 use super::weights::{Weights, WeightsError};
@@ -35,7 +35,7 @@ pub enum ModelError {
 /// A model ready to be given to a back end.
 pub struct ModelFolder {
     pub dir: PathBuf,
-    pub config: LlamaConfig,
+    pub config: DecoderConfig,
     pub weights: Weights,
     pub prompter: Prompter,
     /// Digest of the weights, computed from the mapped bytes and not taken from the manifest.
@@ -47,7 +47,7 @@ impl ModelFolder {
     pub fn open(dir: &Path, threads: usize, progress: &(dyn Fn(u64) + Sync)) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
         let json = fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
-        let config = LlamaConfig::parse(&json)?;
+        let config = DecoderConfig::parse(&json)?;
         let prompter = Prompter::open(dir)?;
         let rows = config.vocab_size;
         if prompter.vocab_size() > rows {

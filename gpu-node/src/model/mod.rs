@@ -6,10 +6,11 @@ mod folder;
 pub mod gguf;
 pub mod import;
 mod manifest;
+pub mod panels;
 mod weights;
 
-pub use config::LlamaConfig;
+pub use config::{DecoderConfig, RopeScaling};
 pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
 pub use folder::{ModelError, ModelFolder};
 pub use manifest::{MANIFEST_FILE, Manifest, ManifestError};
-pub use weights::{DType, WeightTensor, Weights, WeightsError};
+pub use weights::{PanelMatrix, Weights, WeightsError};

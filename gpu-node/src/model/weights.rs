@@ -1,4 +1,4 @@
-//! `model.safetensors`, memory-mapped.
+//! `model.safetensors` with matrices in panels, memory-mapped.
 #![allow(unsafe_code)] // One mapping, justified where it is made.
 
 use std::collections::HashMap;
@@ -10,31 +10,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-/// Storage types that the back ends compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DType {
-    F16,
-    Bf16,
-    F32,
-}
-
-impl DType {
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 => 4,
-        }
-    }
-
-    /// Appends stored elements as f32, exact.
-    pub fn widen(self, bytes: &[u8], out: &mut Vec<f32>) {
-        match self {
-            Self::F16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32())),
-            Self::Bf16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32())),
-            Self::F32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))),
-        }
-    }
-}
+use super::panels::{BLOCK, PANEL_ROWS, Panels};
 
 /// Why weights were refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,44 +23,49 @@ pub enum WeightsError {
     Missing { name: String },
     #[error("tensor {name} has shape {found:?}, config.json implies {expected:?}")]
     Shape { name: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("tensor {name} is stored as {found}; F16, BF16 and F32 are computed on")]
-    Storage { name: String, found: String },
+    #[error("tensor {name} is stored as {found}, {expected} is computed on; import the model with `gpu-node model import`")]
+    Storage { name: String, found: String, expected: &'static str },
+    #[error("tensor {name} holds the value {value} at {index}; weights must be finite: import the model again")]
+    NotFinite { name: String, index: usize, value: f32 },
 }
 
-/// One tensor inside the mapping; cheap to clone.
+/// A matrix inside the mapping; cheap to clone.
 #[derive(Clone)]
-pub struct WeightTensor {
+pub struct PanelMatrix {
     map: Arc<Mmap>,
+    values: Range<usize>,
+    scales: Range<usize>,
+    rows: usize,
+    columns: usize,
+}
+
+impl PanelMatrix {
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The stored bytes.
+    pub fn panels(&self) -> Panels<'_> {
+        let bytes = |range: &Range<usize>| self.map.get(range.clone()).unwrap_or_default();
+        Panels { rows: self.rows, columns: self.columns, values: bytes(&self.values), scales: bytes(&self.scales) }
+    }
+}
+
+/// One tensor of the file.
+struct Stored {
     range: Range<usize>,
     shape: Vec<usize>,
-    dtype: DType,
-}
-
-impl WeightTensor {
-    pub fn bytes(&self) -> &[u8] {
-        self.map.get(self.range.clone()).unwrap_or_default()
-    }
-
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// All elements as f32, exact.
-    pub fn to_f32(&self) -> Vec<f32> {
-        let mut out = Vec::with_capacity(self.bytes().len() / self.dtype.bytes());
-        self.dtype.widen(self.bytes(), &mut out);
-        out
-    }
+    dtype: Dtype,
 }
 
 /// The tensors of one file by name.
 pub struct Weights {
     map: Arc<Mmap>,
-    tensors: HashMap<String, WeightTensor>,
+    tensors: HashMap<String, Stored>,
     path: PathBuf,
 }
 
@@ -102,27 +83,42 @@ impl Weights {
 
         let mut tensors = HashMap::new();
         for (name, view) in parsed.tensors() {
-            let dtype = match view.dtype() {
-                Dtype::F16 => DType::F16,
-                Dtype::BF16 => DType::Bf16,
-                Dtype::F32 => DType::F32,
-                other => return Err(WeightsError::Storage { name, found: format!("{other:?}") }),
-            };
             let start = view.data().as_ptr() as usize - base;
             let range = start..start + view.data().len();
-            let tensor = WeightTensor { map: Arc::clone(&map), range, shape: view.shape().to_vec(), dtype };
-            tensors.insert(name, tensor);
+            tensors.insert(name, Stored { range, shape: view.shape().to_vec(), dtype: view.dtype() });
         }
         Ok(Self { map, tensors, path: path.to_owned() })
     }
 
-    /// The tensor of that name, refused when its shape differs.
-    pub fn tensor(&self, name: &str, expected: &[usize]) -> Result<WeightTensor, WeightsError> {
+    /// The matrix `name` with its scales `name_scale`, refused when its shape is not that of `rows × columns`.
+    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<PanelMatrix, WeightsError> {
+        let (panels, blocks) = (rows.div_ceil(PANEL_ROWS), columns / BLOCK);
+        let values = self.stored(name, Dtype::U8, &[panels, blocks, BLOCK / 4, PANEL_ROWS, 4])?;
+        let scales = self.stored(&format!("{name}_scale"), Dtype::F16, &[panels, blocks, PANEL_ROWS])?;
+        Ok(PanelMatrix { map: Arc::clone(&self.map), values, scales, rows, columns })
+    }
+
+    /// The vector `name` of so many elements, all finite.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, WeightsError> {
+        let range = self.stored(name, Dtype::F32, &[length])?;
+        let bytes = self.map.get(range).unwrap_or_default();
+        let elements: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        match elements.iter().position(|x| !x.is_finite()) {
+            Some(index) => Err(WeightsError::NotFinite { name: name.to_owned(), index, value: elements[index] }),
+            None => Ok(elements),
+        }
+    }
+
+    fn stored(&self, name: &str, dtype: Dtype, expected: &[usize]) -> Result<Range<usize>, WeightsError> {
         let tensor = self.tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.to_owned() })?;
+        if tensor.dtype != dtype {
+            let expected = if dtype == Dtype::F32 { "F32" } else if dtype == Dtype::F16 { "F16" } else { "U8 in panels" };
+            return Err(WeightsError::Storage { name: name.to_owned(), found: format!("{:?}", tensor.dtype), expected });
+        }
         if tensor.shape != expected {
             return Err(WeightsError::Shape { name: name.to_owned(), found: tensor.shape.clone(), expected: expected.to_vec() });
         }
-        Ok(tensor.clone())
+        Ok(tensor.range.clone())
     }
 
     /// The whole file.

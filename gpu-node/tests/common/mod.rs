@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::Path;
 
+use gpu_node::model::import::writer::{TensorSpec, WeightsWriter};
+use gpu_node::model::panels::quantize;
 use serde_json::{Map, Value, json};
 
 pub const DIM: usize = 64;
@@ -67,6 +69,7 @@ pub fn tensor_shapes() -> Vec<(String, Vec<usize>)> {
 /// Writes the model; `edit` may change a tensor's values by name.
 pub fn write_model(dir: &Path, edit: impl Fn(&str, &mut Vec<f32>)) {
     let mut noise = Noise(7);
+    let mut specs = Vec::new();
     let mut data = Vec::new();
     for (name, shape) in tensor_shapes() {
         let count = shape.iter().product();
@@ -76,13 +79,23 @@ pub fn write_model(dir: &Path, edit: impl Fn(&str, &mut Vec<f32>)) {
             values[EOS as usize * DIM..(EOS as usize + 1) * DIM].fill(0.0);
         }
         edit(&name, &mut values);
-        let bytes: Vec<u8> = values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
-        data.push((name, shape, bytes));
+        specs.push(match shape[..] {
+            [rows, columns] => TensorSpec::matrix(name, rows, columns),
+            _ => TensorSpec::vector(name, count),
+        });
+        data.push((shape, values));
     }
-    let views = data.iter().map(|(name, shape, bytes)| {
-        (name.as_str(), safetensors::tensor::TensorView::new(safetensors::Dtype::F16, shape.clone(), bytes).unwrap())
-    });
-    fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let mut out = WeightsWriter::create(&dir.join("model.safetensors"), specs).unwrap();
+    for (shape, values) in data {
+        match shape[..] {
+            [_, columns] => {
+                let (values, scales) = quantize(&values, columns).unwrap();
+                out.matrix(&values, &scales).unwrap();
+            }
+            _ => out.vector(&values).unwrap(),
+        }
+    }
+    out.finish().unwrap();
 
     let config = json!({"model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": DIM, "intermediate_size": HIDDEN,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM, "vocab_size": VOCAB,

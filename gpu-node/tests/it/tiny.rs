@@ -1,11 +1,10 @@
 //! A real model of one layer and 260 tokens, written where a test wants it.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use safetensors::Dtype;
-use safetensors::tensor::{TensorView, serialize_to_file};
+use gpu_node::model::import::writer::{TensorSpec, WeightsWriter};
+use gpu_node::model::panels::quantize;
 use serde_json::{Map, Value, json};
 
 const DIM: usize = 32;
@@ -52,14 +51,20 @@ fn write_weights(path: &Path) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     };
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = (0..shape.iter().product::<usize>()).flat_map(|_| number().to_le_bytes()).collect();
-            (name, shape, values)
-        })
-        .collect();
-    let tensors: HashMap<&str, TensorView<'_>> =
-        bytes.iter().map(|(name, shape, values)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), values).unwrap())).collect();
-    serialize_to_file(tensors, None, path).unwrap();
+    let specs = shapes.iter().map(|(name, shape)| match shape[..] {
+        [rows, columns] => TensorSpec::matrix(name, rows, columns),
+        _ => TensorSpec::vector(name, shape[0]),
+    });
+    let mut out = WeightsWriter::create(path, specs.collect()).unwrap();
+    for (_, shape) in &shapes {
+        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|_| number()).collect();
+        match shape[..] {
+            [_, columns] => {
+                let (values, scales) = quantize(&values, columns).unwrap();
+                out.matrix(&values, &scales).unwrap();
+            }
+            _ => out.vector(&values).unwrap(),
+        }
+    }
+    out.finish().unwrap();
 }

@@ -10,9 +10,20 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512};
-use super::lanes::{Bf16, F16, F32, Isa, Lanes, Scalar, Stored};
+use super::lanes::{F32, Isa, Lanes, Scalar, Stored};
 use super::math::{exp, silu, sum_lanes};
-use crate::model::DType;
+
+/// Interim: weights widened at load.
+#[derive(Clone, Copy)]
+pub(super) enum DType {
+    F32,
+}
+
+impl DType {
+    pub(super) fn bytes(self) -> usize {
+        4
+    }
+}
 
 /// Lanes of a vector; inner dimensions are multiples of it.
 pub(super) const LANES: usize = 16;
@@ -94,8 +105,6 @@ unsafe fn by_dtype<L: Lanes>(product: Product<'_>, rows: Range<usize>, out: &Out
     // SAFETY: passed on from `matmul`.
     unsafe {
         match product.dtype {
-            DType::F16 => matmul_rows::<L, F16>(product, rows, out, epilogue),
-            DType::Bf16 => matmul_rows::<L, Bf16>(product, rows, out, epilogue),
             DType::F32 => matmul_rows::<L, F32>(product, rows, out, epilogue),
         }
     }

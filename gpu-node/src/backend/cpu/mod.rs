@@ -13,16 +13,16 @@ pub(crate) use math::exp;
 pub use team::Team;
 
 use super::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
-use crate::model::WeightTensor;
+use crate::model::PanelMatrix;
 
 /// Rows of a task are a multiple of this, the tallest tile.
 const TASK_ROWS: usize = 8;
 /// Tasks of a region per thread: more than one, so that a thread that was put aside leaves little behind.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Weights inside the mapped file.
+/// Weights widened to f32.
 pub struct Matrix {
-    weight: WeightTensor,
+    data: Vec<u8>,
     rows: usize,
     columns: usize,
 }
@@ -112,7 +112,7 @@ impl CpuBackend {
 
 impl Matrix {
     fn product<'a>(&'a self, x: &'a Tensor) -> Product<'a> {
-        Product { weights: self.weight.bytes(), dtype: self.weight.dtype(), columns: self.columns, x: &x.data }
+        Product { weights: &self.data, dtype: kernels::DType::F32, columns: self.columns, x: &x.data }
     }
 }
 
@@ -131,17 +131,13 @@ impl Backend for CpuBackend {
         "f32-ref-0"
     }
 
-    fn matrix(&self, weight: &WeightTensor) -> Result<Matrix, BackendError> {
-        let shape_error = |reason| BackendError::Shape { shape: weight.shape().to_vec(), reason };
-        let &[rows, columns] = weight.shape() else { return Err(shape_error("a matrix has two dimensions")) };
-        if columns == 0 || !columns.is_multiple_of(LANES) {
-            return Err(shape_error("the inner dimension must be a multiple of 16"));
-        }
-        Ok(Matrix { weight: weight.clone(), rows, columns })
+    fn matrix(&self, weight: &PanelMatrix) -> Result<Matrix, BackendError> {
+        let data = weight.panels().to_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(Matrix { data, rows: weight.rows(), columns: weight.columns() })
     }
 
-    fn vector(&self, weight: &WeightTensor) -> Result<Vec<f32>, BackendError> {
-        Ok(weight.to_f32())
+    fn vector(&self, weight: Vec<f32>) -> Result<Vec<f32>, BackendError> {
+        Ok(weight)
     }
 
     fn tensor(&self, rows: usize, width: usize) -> Result<Tensor, BackendError> {
@@ -173,10 +169,9 @@ impl Backend for CpuBackend {
 
     fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Tensor) {
         out.data.clear();
-        let row_bytes = table.columns * table.weight.dtype().bytes();
         for &token in tokens {
-            let start = token as usize * row_bytes;
-            table.weight.dtype().widen(&table.weight.bytes()[start..start + row_bytes], &mut out.data);
+            let row = &table.data[token as usize * table.columns * 4..(token as usize + 1) * table.columns * 4];
+            out.data.extend(row.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
         }
     }
 

@@ -3,6 +3,7 @@
 mod config;
 mod tensors;
 mod tokenizer;
+pub mod writer;
 
 use std::fs::{self, File};
 use std::io;
@@ -13,6 +14,7 @@ use memmap2::Mmap;
 use super::digest::{DigestError, sha256_file};
 use super::gguf::{Gguf, GgufError};
 use super::manifest::{MANIFEST_FILE, Manifest, ManifestError};
+use super::panels::QuantizeError;
 
 /// Told of what the import does; `advance` may be called from several threads.
 pub trait Progress: Sync {
@@ -48,6 +50,8 @@ pub enum ImportError {
     Architecture { path: PathBuf, found: String },
     #[error("{key} is {found:?}; {known} is imported")]
     Tokenizer { key: &'static str, found: String, known: &'static str },
+    #[error("tensor {tensor}: {source}")]
+    Quantize { tensor: String, source: QuantizeError },
     #[error("{what} is {value}, which the file's own tensors or lists contradict")]
     Inconsistent { what: &'static str, value: String },
 }

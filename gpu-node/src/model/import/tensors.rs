@@ -1,17 +1,14 @@
-//! GGUF tensors → `model.safetensors`, streamed, with the model root computed on the way.
+//! GGUF tensors → `model.safetensors` in panels.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use alloy::primitives::{B256, keccak256};
-use half::f16;
-use serde_json::{Map, Value, json};
+use alloy::primitives::B256;
 
 use super::config::ModelShape;
+use super::writer::{TensorSpec, WeightsWriter};
 use super::{ImportError, Progress};
-use crate::model::digest::CHUNK_BYTES;
 use crate::model::gguf::{Gguf, GgufError, TensorEntry};
+use crate::model::panels;
 
 /// How one tensor is written.
 struct Plan<'a> {
@@ -23,27 +20,20 @@ struct Plan<'a> {
 enum Layout {
     /// f32, as norms are stored.
     Vector,
-    /// f16, rows as they are.
+    /// Panels, rows as they are.
     Matrix,
-    /// f16; llama.cpp interleaves the two halves of each query and key head for its RoPE. Undone here.
+    /// Panels; llama.cpp interleaves the two halves of each query and key head for its RoPE. Undone here.
     Heads { count: usize },
 }
 
 impl Plan<'_> {
-    /// Hugging Face order: slowest dimension first.
-    fn shape(&self) -> Vec<u64> {
-        self.entry.shape.iter().rev().copied().collect()
-    }
-
-    fn dtype(&self) -> (&'static str, u64) {
+    fn spec(&self) -> TensorSpec {
+        let length = |dimension: usize| self.entry.shape.get(dimension).map_or(1, |x| *x as usize);
         match self.layout {
-            Layout::Vector => ("F32", 4),
-            _ => ("F16", 2),
+            Layout::Vector => TensorSpec::vector(&self.hf_name, length(0)),
+            // GGUF names the fastest dimension first.
+            _ => TensorSpec::matrix(&self.hf_name, length(1), length(0)),
         }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.entry.shape.iter().product::<u64>() * self.dtype().1
     }
 }
 
@@ -56,21 +46,29 @@ pub(super) fn write_safetensors(
     in_source: impl Fn(GgufError) -> ImportError + Copy,
 ) -> Result<B256, ImportError> {
     let plans = plan(gguf, shape, in_source)?;
-    let header = header_bytes(&plans);
-    let total = header.len() as u64 + plans.iter().map(Plan::bytes).sum::<u64>();
-
-    let file = File::create(path).map_err(ImportError::io(path))?;
-    let mut out = Rooted { file: BufWriter::with_capacity(CHUNK_BYTES, file), chunk: Vec::with_capacity(CHUNK_BYTES), leaves: Vec::new() };
-    progress.begin("write weights", total);
-    out.write_all(&header).map_err(ImportError::io(path))?;
+    let total = plans.iter().map(|plan| plan.entry.shape.iter().product::<u64>()).sum();
+    let mut out = WeightsWriter::create(path, plans.iter().map(Plan::spec).collect()).map_err(ImportError::io(path))?;
+    progress.begin("quantise weights", total);
     for plan in &plans {
-        let bytes = converted(gguf, plan);
-        out.write_all(&bytes).map_err(ImportError::io(path))?;
-        progress.advance(bytes.len() as u64);
+        let mut elements = elements_of(gguf, plan.entry);
+        if let Layout::Heads { count } = plan.layout {
+            elements = split_heads(&elements, plan.entry.shape[0] as usize, count);
+        }
+        let quantized = |elements: &[f32], columns| {
+            panels::quantize(elements, columns).map_err(|source| ImportError::Quantize { tensor: plan.hf_name.clone(), source })
+        };
+        match plan.layout {
+            Layout::Vector => out.vector(&elements).map_err(ImportError::io(path))?,
+            _ => {
+                let (values, scales) = quantized(&elements, plan.entry.shape[0] as usize)?;
+                out.matrix(&values, &scales).map_err(ImportError::io(path))?;
+            }
+        }
+        progress.advance(elements.len() as u64);
     }
-    out.flush().map_err(ImportError::io(path))?;
+    let root = out.finish().map_err(ImportError::io(path))?;
     progress.end();
-    out.root().ok_or_else(|| ImportError::Inconsistent { what: "number of tensors", value: "0".to_owned() })
+    Ok(root)
 }
 
 /// Every tensor of the architecture, each with the shape that the metadata implies, and none besides.
@@ -114,38 +112,10 @@ fn plan<'a>(gguf: &'a Gguf, shape: &ModelShape, in_source: impl Fn(GgufError) ->
     Ok(plans)
 }
 
-/// Length (u64, little-endian) and JSON header, padded so that tensor data begins at a multiple of 64 bytes.
-fn header_bytes(plans: &[Plan]) -> Vec<u8> {
-    let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    let mut offset = 0;
-    for plan in plans {
-        let end = offset + plan.bytes();
-        header.insert(plan.hf_name.clone(), json!({"dtype": plan.dtype().0, "shape": plan.shape(), "data_offsets": [offset, end]}));
-        offset = end;
-    }
-    let mut json = Value::Object(header).to_string().into_bytes();
-    json.resize((json.len() + 8).next_multiple_of(64) - 8, b' ');
-    let mut out = (json.len() as u64).to_le_bytes().to_vec();
-    out.extend(json);
-    out
-}
-
-fn converted(gguf: &Gguf, plan: &Plan) -> Vec<u8> {
-    let mut elements = Vec::with_capacity(plan.entry.shape.iter().product::<u64>() as usize);
-    plan.entry.kind.dequantize(gguf.data(plan.entry), &mut elements);
-    match plan.layout {
-        Layout::Vector => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Layout::Matrix => to_f16(&elements),
-        Layout::Heads { count } => {
-            let columns = plan.entry.shape[0] as usize;
-            to_f16(&split_heads(&elements, columns, count))
-        }
-    }
-}
-
-fn to_f16(elements: &[f32]) -> Vec<u8> {
-    elements.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
+fn elements_of(gguf: &Gguf, entry: &TensorEntry) -> Vec<f32> {
+    let mut elements = Vec::with_capacity(entry.shape.iter().product::<u64>() as usize);
+    entry.kind.dequantize(gguf.data(entry), &mut elements);
+    elements
 }
 
 /// Row `2i + half` of a head becomes row `half · head_dim/2 + i`.
@@ -160,44 +130,6 @@ fn split_heads(elements: &[f32], columns: usize, heads: usize) -> Vec<f32> {
         }
     }
     out
-}
-
-/// A file writer that hashes every 1 MiB chunk as it passes.
-struct Rooted {
-    file: BufWriter<File>,
-    chunk: Vec<u8>,
-    leaves: Vec<B256>,
-}
-
-impl Rooted {
-    fn seal(&mut self) {
-        self.leaves.push(keccak256(keccak256(&self.chunk)));
-        self.chunk.clear();
-    }
-
-    fn root(mut self) -> Option<B256> {
-        if !self.chunk.is_empty() {
-            self.seal();
-        }
-        wire::merkle::root(&self.leaves)
-    }
-}
-
-impl Write for Rooted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let room = (CHUNK_BYTES - self.chunk.len()).min(bytes.len());
-        let (now, _) = bytes.split_at(room);
-        self.file.write_all(now)?;
-        self.chunk.extend_from_slice(now);
-        if self.chunk.len() == CHUNK_BYTES {
-            self.seal();
-        }
-        Ok(room)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
 }
 
 #[cfg(test)]
