@@ -11,6 +11,8 @@ use super::math::{exp, softmax_weights};
 use super::pool::Pool;
 use crate::backend::{CacheShape, PAGE_TOKENS, PageId};
 
+/// Bytes.
+const CACHE_LINE: usize = 64;
 /// Vectors of scores of a page.
 const SCORE_VECTORS: usize = PAGE_TOKENS / LANES;
 /// Heads computed side by side, so that each key and value is widened once for them.
@@ -112,12 +114,22 @@ unsafe fn attend_heads<L: Lanes, const H: usize>(
     out: &mut [f32],
 ) {
     let mut merged: [Option<Merged>; H] = [None; H];
-    for chunk in reach.first / PAGE_TOKENS..reach.length.div_ceil(PAGE_TOKENS) {
+    let chunks = reach.first / PAGE_TOKENS..reach.length.div_ceil(PAGE_TOKENS);
+    // SAFETY (here and below): the caller promises the instruction set.
+    unsafe { fetch::<L>(stored.page(chunks.start).keys) };
+    for chunk in chunks.clone() {
         let start = chunk * PAGE_TOKENS;
         let (first, length) = (reach.first.saturating_sub(start), (reach.length - start).min(PAGE_TOKENS));
         let page = stored.page(chunk);
         assert!(page.keys.len() == PAGE_TOKENS * head_dim && page.values.len() == page.keys.len(), "a page holds whole heads");
 
+        // Pages lie apart, so the processor does not foresee them.
+        unsafe {
+            fetch::<L>(&page.values[first * head_dim..length * head_dim]);
+            if chunk + 1 < chunks.end {
+                fetch::<L>(stored.page(chunk + 1).keys);
+            }
+        }
         // SAFETY: `H` heads of queries, whole pages of keys and values, as asserted here and in `attend`.
         unsafe {
             let mut weights = scores::<L, H>(q, head_dim, page.keys);
@@ -133,7 +145,7 @@ unsafe fn attend_heads<L: Lanes, const H: usize>(
                 factors[h] = (old, new);
                 merged[h] = Some(Merged { most: greater, sum: sum.mul_add(new, before.sum * old) });
             }
-            let begins = chunk == reach.first / PAGE_TOKENS;
+            let begins = chunk == chunks.start;
             let mut vector = 0;
             while vector * LANES < head_dim {
                 if head_dim - vector * LANES >= VALUE_VECTORS * LANES {
@@ -149,6 +161,15 @@ unsafe fn attend_heads<L: Lanes, const H: usize>(
     for (out, merged) in out.chunks_exact_mut(head_dim).zip(merged) {
         let inverse = 1.0 / merged.map_or(1.0, |m| m.sum);
         out.iter_mut().for_each(|x| *x *= inverse);
+    }
+}
+
+/// Asks for all cache lines of a slice.
+#[inline(always)]
+unsafe fn fetch<L: Lanes>(elements: &[u16]) {
+    for line in elements.chunks(CACHE_LINE / size_of::<u16>()) {
+        // SAFETY: the caller promises the instruction set.
+        unsafe { L::prefetch(line.as_ptr().cast()) }
     }
 }
 

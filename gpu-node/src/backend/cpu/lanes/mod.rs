@@ -71,6 +71,8 @@ pub(super) trait Lanes {
     type Sum: Copy;
     type Weights: Copy;
 
+    /// Asks for the cache line at `p`, which may be any address. A hint; no access.
+    unsafe fn prefetch(p: *const u8);
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;

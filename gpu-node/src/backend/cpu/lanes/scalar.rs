@@ -13,6 +13,8 @@ impl Lanes for Scalar {
     type Weights = [[u8; 4]; LANES];
 
     #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
+    #[inline(always)]
     unsafe fn zero() -> Self::V {
         [0.0; LANES]
     }

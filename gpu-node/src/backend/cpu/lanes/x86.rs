@@ -21,6 +21,10 @@ macro_rules! eight_lanes_twice {
         type Weights = IntPair;
 
         #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn zero() -> Self::V {
             unsafe { (_mm256_setzero_ps(), _mm256_setzero_ps()) }
         }
@@ -121,6 +125,10 @@ impl Lanes for Avx512 {
     type Sum = __m512i;
     type Weights = __m512i;
 
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         unsafe { _mm512_setzero_ps() }
