@@ -16,6 +16,8 @@ use crate::model::panels::{BLOCK, BLOCK_BYTES, PANEL_ROWS, Panels};
 
 /// Blocks of a segment: their partial sum is formed by itself, so that another device may split long rows there.
 const SEGMENT_BLOCKS: usize = 16;
+/// How far ahead weights are asked for.
+const FETCH_BYTES: usize = 8 * BLOCK_BYTES;
 /// Columns of one byte dot product.
 const STEP: usize = 4;
 
@@ -81,7 +83,11 @@ unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels
                 while token + $size <= tokens {
                     // SAFETY: `$size` tokens from `token` on are inside the activations and the output.
                     unsafe {
-                        let products = tile::<L, $size>(values, scales, x, token, blocks);
+                        let products = if token == 0 {
+                            tile::<L, $size, true>(values, scales, x, token, blocks)
+                        } else {
+                            tile::<L, $size, false>(values, scales, x, token, blocks)
+                        };
                         write::<L, $size>(products, out, token, rows.clone(), epilogue);
                     }
                     token += $size;
@@ -92,9 +98,16 @@ unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels
     }
 }
 
-/// The products of one panel and `T` tokens.
+/// The products of one panel and `T` tokens. `FETCH` asks for weights ahead: on the first pass over a panel they come from memory,
+/// and the processor looks ahead less far the more tokens it computes for each.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const T: usize>(values: *const u8, scales: *const u16, x: &Activations, token: usize, blocks: usize) -> [L::V; T] {
+unsafe fn tile<L: Lanes, const T: usize, const FETCH: bool>(
+    values: *const u8,
+    scales: *const u16,
+    x: &Activations,
+    token: usize,
+    blocks: usize,
+) -> [L::V; T] {
     // SAFETY (all blocks): `matmul` checked the bounds; every index below is inside them.
     unsafe {
         let columns = blocks * BLOCK;
@@ -110,7 +123,11 @@ unsafe fn tile<L: Lanes, const T: usize>(values: *const u8, scales: *const u16, 
             for block in first..end {
                 let mut sums: [L::Sum; T] = std::array::from_fn(|t| L::start(*corrections[t].add(block)));
                 for step in 0..BLOCK / STEP {
-                    let four = L::weights(values.add(block * BLOCK_BYTES + step * STEP * PANEL_ROWS));
+                    let place = values.add(block * BLOCK_BYTES + step * STEP * PANEL_ROWS);
+                    if FETCH {
+                        L::prefetch(place.wrapping_add(FETCH_BYTES));
+                    }
+                    let four = L::weights(place);
                     for (sum, q) in sums.iter_mut().zip(quantized) {
                         *sum = L::dot4(*sum, four, q.add(block * BLOCK + step * STEP));
                     }

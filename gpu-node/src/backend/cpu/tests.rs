@@ -235,3 +235,88 @@ fn what_is_not_finite_reaches_every_product_and_has_no_digest() {
     backend.digest(&out, &mut digests);
     assert!(digests[0].is_some() && digests[1].is_none());
 }
+
+/// `test/vectors/numerics.json`, computed from `docs/numerics.md` by another program.
+mod documented {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn vectors() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../test/vectors/numerics.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn f32s(hex: &Value) -> Vec<f32> {
+        let digits = hex.as_str().unwrap().as_bytes().as_chunks::<8>().0;
+        digits.iter().map(|d| f32::from_bits(u32::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap())).collect()
+    }
+
+    fn bytes(hex: &Value) -> Vec<i8> {
+        alloy::hex::decode(hex.as_str().unwrap()).unwrap().into_iter().map(u8::cast_signed).collect()
+    }
+
+    #[test]
+    fn quantised_blocks() {
+        let vectors = vectors();
+        assert_eq!(vectors["contract"], NUMERIC_CONTRACT);
+        let block: [f32; BLOCK] = f32s(&vectors["weights"]["in"]).try_into().unwrap();
+        let (scale, q) = panels::quantize_block(&block);
+        assert_eq!((format!("{:04x}", scale.to_bits()), q.to_vec()), (vectors["weights"]["scale"].as_str().unwrap().into(), bytes(&vectors["weights"]["q"])));
+
+        let mut backend = CpuBackend::new(1);
+        let x = filled(&backend, BLOCK, &f32s(&vectors["activations"]["in"]));
+        backend.quantize(&x);
+        assert_eq!(bits(&backend.quantized.scales), bits(&f32s(&vectors["activations"]["scale"])));
+        assert_eq!(backend.quantized.values, bytes(&vectors["activations"]["q"]));
+    }
+
+    #[test]
+    fn products_norms_and_functions() {
+        let vectors = vectors();
+        let product = &vectors["product"];
+        let columns = product["columns"].as_u64().unwrap() as usize;
+        let (values, scales) = panels::quantize(&f32s(&product["weights"]), columns).unwrap();
+        let (matrix, _) = matrix_of(3, columns, &values, &scales);
+        let norm = &vectors["norm"];
+        let (x, gain, eps) = (f32s(&norm["x"]), f32s(&norm["gain"]), f32s(&norm["eps"])[0]);
+        for isa in Isa::available() {
+            assert_eq!(bits(&projected(isa, 1, &matrix, &f32s(&product["x"]))), bits(&f32s(&product["out"])), "{isa:?}");
+            let mut backend = CpuBackend::with_isa(1, isa);
+            let x = filled(&backend, x.len(), &x);
+            let mut out = backend.tensor(1, gain.len()).unwrap();
+            backend.norm(&x, &gain, eps, &mut out);
+            assert_eq!(bits(&out.data), bits(&f32s(&norm["out"])), "{isa:?}");
+        }
+        let functions = &vectors["exp"];
+        let x = f32s(&functions["x"]);
+        assert_eq!(bits(&x.iter().map(|x| exp(*x)).collect::<Vec<_>>()), bits(&f32s(&functions["out"])));
+        assert_eq!(bits(&x.iter().map(|x| math::silu(*x)).collect::<Vec<_>>()), bits(&f32s(&functions["silu"])));
+    }
+
+    #[test]
+    fn attention() {
+        for case in vectors()["attention"].as_array().unwrap() {
+            let (q, k, v) = (f32s(&case["q"]), f32s(&case["k"]), f32s(&case["v"]));
+            let (head_dim, tokens) = (q.len(), k.len() / q.len());
+            let window = case["window"].as_u64().map(|w| w as usize);
+            for isa in Isa::available() {
+                let mut backend = CpuBackend::with_isa(2, isa);
+                let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim, window };
+                let rope_shape = RopeShape { theta: case["theta"].as_f64().unwrap(), head_dim, scaling: RopeScaling::None };
+                let rope = backend.rope(rope_shape, tokens).unwrap();
+                let table: Vec<PageId> = (0..tokens.div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
+                let mut pool = backend.pool(CacheShape { layers: 1, kv_heads: 1, head_dim }, table.len()).unwrap();
+                table.iter().for_each(|page| backend.prepare(&mut pool, *page).unwrap());
+                // The last row's query is the vector's; the others' do not matter.
+                let mut queries = filled(&backend, head_dim, &q.repeat(tokens));
+                let (mut keys, mut values) = (filled(&backend, head_dim, &k), filled(&backend, head_dim, &v));
+                let rows: Vec<Row> = (0..tokens).map(|position| Row { sequence: 0, position }).collect();
+                let mut out = backend.tensor(tokens, head_dim).unwrap();
+                let qkv = Projections { q: &mut queries, k: &mut keys, v: &mut values, bias: None, norm: None, eps: 1e-5 };
+                backend.attend(shape, 0, &Placement { rows: &rows, tables: &[&table] }, &rope, qkv, &mut pool, &mut out);
+                assert_eq!(bits(out.row(tokens - 1)), bits(&f32s(&case["out"])), "{isa:?}, window {window:?}");
+            }
+        }
+    }
+}
