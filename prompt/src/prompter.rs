@@ -43,6 +43,7 @@ pub struct Prompter {
     tokenizer: Arc<Tokenizer>,
     template: Arc<ChatTemplate>,
     eos_token_ids: Arc<[u32]>,
+    vocab_size: usize,
     parts: EngineParts,
 }
 
@@ -67,7 +68,9 @@ impl Prompter {
 
         let template = ChatTemplate::new(&config.chat_template, &config.bos_token, &config.eos_token)?;
         let parts = EngineParts { tokenizer_json: keccak256(&bytes), chat_template: keccak256(template.source().as_bytes()) };
-        Ok(Self { tokenizer: Arc::new(tokenizer), template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
+        // Ids may have gaps, so the number of tokens says nothing of the highest.
+        let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        Ok(Self { tokenizer: Arc::new(tokenizer), vocab_size, template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
     }
 
     /// Prompt token ids for a conversation, ending where the answer begins.
@@ -105,9 +108,9 @@ impl Prompter {
         &self.eos_token_ids
     }
 
-    /// Number of tokens including added ones.
+    /// One more than the highest token id, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        self.vocab_size
     }
 
     /// Digests for the receipt's `engine` field.

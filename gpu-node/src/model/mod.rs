@@ -1,4 +1,4 @@
-//! Models as they lie on disk: Hugging Face folders, memory-mapped; GGUF files, imported into such folders.
+//! Models as they lie on disk: our folders, memory-mapped; GGUF files and Hugging Face folders, imported into such.
 
 mod config;
 mod digest;
@@ -7,10 +7,11 @@ pub mod gguf;
 pub mod import;
 mod manifest;
 pub mod panels;
+pub mod tensors;
 mod weights;
 
-pub use config::{DecoderConfig, RopeScaling};
+pub use config::{ConfigError, DecoderConfig, RopeScaling};
 pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
-pub use folder::{ModelError, ModelFolder};
+pub use folder::{ModelError, ModelFolder, read_config};
 pub use manifest::{MANIFEST_FILE, Manifest, ManifestError};
 pub use weights::{PanelMatrix, Weights, WeightsError};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::quant::QuantType;
+use super::quant::{IMPORTED_TYPES, QuantType};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Bounds of a header; real files stay far below them.
@@ -29,7 +29,7 @@ pub enum GgufError {
     ValueType { kind: u32 },
     #[error("{what} {name:?} stands twice in the header")]
     Duplicate { what: &'static str, name: String },
-    #[error("tensor {name} has storage type {kind}, which is not imported; F32, F16, Q4_0, Q4_1 and Q8_0 are")]
+    #[error("tensor {name} has storage type {kind}, which is not imported; {IMPORTED_TYPES} are")]
     Storage { name: String, kind: u32 },
     #[error("tensor {name} has shape {shape:?}, whose rows are no whole number of blocks of {block}")]
     Shape { name: String, shape: Vec<u64>, block: u64 },
