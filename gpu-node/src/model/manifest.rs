@@ -12,7 +12,7 @@ use super::digest::{DigestError, file_root, sha256_file};
 
 /// Name of the manifest inside a model's folder.
 pub const MANIFEST_FILE: &str = "parallelix.json";
-const WEIGHTS_FILE: &str = "model.safetensors";
+pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
 /// 1 held f16 matrices, 2 holds int8 panels.
 const FORMAT: u32 = 2;
 /// Longest manifest in bytes; a handful of files take less than 2 KiB.

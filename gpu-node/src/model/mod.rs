@@ -5,13 +5,16 @@ mod digest;
 mod folder;
 pub mod gguf;
 pub mod import;
+mod inventory;
 mod manifest;
 pub mod panels;
+pub mod pull;
 pub mod tensors;
 mod weights;
 
 pub use config::{ConfigError, DecoderConfig, RopeScaling};
 pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
 pub use folder::{ModelError, ModelFolder, read_config};
+pub use inventory::{Listed, Removal, RemoveError, State, inventory};
 pub use manifest::{MANIFEST_FILE, Manifest, ManifestError};
 pub use weights::{PanelMatrix, Weights, WeightsError};

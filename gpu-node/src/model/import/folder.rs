@@ -66,7 +66,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ImportError> {
 }
 
 /// Names of the files in an index. They stand beside it: a path that leads elsewhere is refused.
-pub(crate) fn shard_names(index: &Value) -> Result<BTreeSet<String>, String> {
+pub(in crate::model) fn shard_names(index: &Value) -> Result<BTreeSet<String>, String> {
     let map = index.get("weight_map").and_then(Value::as_object).ok_or("it has no weight_map")?;
     let mut names = BTreeSet::new();
     for (tensor, file) in map {
@@ -84,7 +84,7 @@ pub(crate) fn shard_names(index: &Value) -> Result<BTreeSet<String>, String> {
 }
 
 /// A file name without folders, of letters, digits, `.`, `_` and `-`, not hidden.
-pub(crate) fn is_plain_name(name: &str) -> bool {
+pub(in crate::model) fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
         && !name.starts_with('.')

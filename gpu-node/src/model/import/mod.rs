@@ -23,6 +23,7 @@ use super::gguf::GgufError;
 use super::manifest::{MANIFEST_FILE, Manifest, ManifestError};
 use super::panels::QuantizeError;
 use quantize::{SourceTensor, stored_bytes, write_weights};
+pub(super) use folder::{is_plain_name, shard_names};
 pub use space::free_bytes;
 use staging::{Staging, parent_of};
 
@@ -197,14 +198,14 @@ pub fn source_sha256(source: &Path, progress: &dyn Progress) -> Result<String, I
 }
 
 /// What stands where the folder shall be.
-enum Destination {
+pub(super) enum Destination {
     /// Nothing, or what may be replaced: a folder of ours in an older layout.
     Free,
     Holds(Manifest),
     Taken,
 }
 
-fn destination(dest: &Path) -> Result<Destination, ImportError> {
+pub(super) fn destination(dest: &Path) -> Result<Destination, ImportError> {
     let mut entries = match fs::read_dir(dest) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Destination::Free),
