@@ -165,10 +165,14 @@ async fn file(
     let mut answer = match fault {
         None | Some(Fault::IgnoreRange) => Body::from(rest).into_response(),
         // A body that waits lets the server send what it has before the connection breaks.
-        Some(Fault::Cut(count)) => begun(rest, count, stream::once(async {
-            tokio::task::yield_now().await;
-            Err(std::io::Error::other("cut"))
-        })),
+        Some(Fault::Cut(count)) => begun(
+            rest,
+            count,
+            stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("cut"))
+            }),
+        ),
         Some(Fault::Stall(count)) => begun(rest, count, stream::pending()),
         Some(Fault::Corrupt) => {
             let mut rest = rest;
@@ -300,7 +304,8 @@ async fn cut_failing_stalling_and_rangeless_connections_are_gone_on_with() {
     let shard = ranges(SHARD);
     assert_eq!((shard.len(), shard[0]), (4, None));
     // A cut may lose bytes that were still under way, all of them even; a stall loses none.
-    let at = |range: Option<&str>| range.map_or(0, |r| r.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse::<u64>().unwrap());
+    let at =
+        |range: Option<&str>| range.map_or(0, |r| r.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse::<u64>().unwrap());
     assert!(at(shard[1]) <= 40_000);
     assert_eq!(at(shard[1]), at(shard[2]), "nothing came with the 503");
     assert_eq!(at(shard[3]), at(shard[2]) + 5_000, "what came before the stall is kept");
@@ -468,10 +473,14 @@ async fn two_pulls_of_one_model_do_not_write_into_one_file() {
 
 #[test]
 fn hubs_without_tls_are_on_this_machine() {
-    for good in ["https://hub.example.org", "https://hub.example.org/base/", "http://127.0.0.1:9000", "http://localhost:80", "http://[::1]:1"] {
+    for good in
+        ["https://hub.example.org", "https://hub.example.org/base/", "http://127.0.0.1:9000", "http://localhost:80", "http://[::1]:1"]
+    {
         assert!(good.parse::<HubUrl>().is_ok(), "{good}");
     }
-    for bad in ["http://hub.example.org", "http://127.0.0.1.example.org", "ftp://x", "https://user:word@hub.example.org", "https://h?x=1", "hub"] {
+    for bad in
+        ["http://hub.example.org", "http://127.0.0.1.example.org", "ftp://x", "https://user:word@hub.example.org", "https://h?x=1", "hub"]
+    {
         assert!(bad.parse::<HubUrl>().is_err(), "{bad}");
     }
 }

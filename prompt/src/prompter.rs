@@ -52,7 +52,7 @@ impl Prompter {
     pub fn open(dir: &Path) -> Result<Self, PromptError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| PromptError::Tokenizer { path, reason: e.to_string() })?;
+        let mut tokenizer = parse_tokenizer(&bytes).map_err(|reason| PromptError::Tokenizer { path, reason })?;
         // A folder may ask for cut or padded inputs (made for training); a prompt is neither.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| PromptError::Encode(e.to_string()))?;
@@ -116,5 +116,14 @@ impl Prompter {
     /// Digests for the receipt's `engine` field.
     pub fn engine_parts(&self) -> EngineParts {
         self.parts
+    }
+}
+
+/// The crate's reader panics on some files that are no JSON or lack a field; whoever wrote the file must not stop the process.
+fn parse_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| e.to_string())?;
+    match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizers library gave up on it".to_owned()),
     }
 }

@@ -22,8 +22,8 @@ use super::folder::{ModelError, check_prompter};
 use super::gguf::GgufError;
 use super::manifest::{MANIFEST_FILE, Manifest, ManifestError};
 use super::panels::QuantizeError;
-use quantize::{SourceTensor, stored_bytes, write_weights};
 pub(super) use folder::{is_plain_name, shard_names};
+use quantize::{SourceTensor, stored_bytes, write_weights};
 pub use space::free_bytes;
 use staging::{Staging, parent_of};
 

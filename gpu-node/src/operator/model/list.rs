@@ -48,7 +48,12 @@ fn line_of(model: &Listed) -> String {
     match (state, manifest) {
         (State::Ready, Some(manifest)) => {
             let context = context_tokens.unwrap_or_default();
-            format!("{name}  {:.1} MB  context {context}  {}  from {}", *weight_bytes as f64 / 1e6, manifest.model_root, manifest.source_name)
+            format!(
+                "{name}  {:.1} MB  context {context}  {}  from {}",
+                *weight_bytes as f64 / 1e6,
+                manifest.model_root,
+                manifest.source_name
+            )
         }
         (State::Damaged(reason), _) => format!("{name}  damaged: {reason}"),
         _ => format!("{name}  of an older layout; import it again, its folder is replaced"),
