@@ -160,7 +160,7 @@ fn the_same_model_as_gguf_and_as_folder_becomes_the_same_weights() {
     for family in FAMILIES {
         let (dir, folder) = imported(family);
         let gguf = dir.path().join("model.gguf");
-        fs::write(&gguf, gguf_of(&folder)).unwrap();
+        fs::write(&gguf, gguf_of(&folder).finish()).unwrap();
         let dest = dir.path().join("from-gguf");
         let Outcome::Imported(manifest) = import(&gguf, &dest, None, &Quiet).unwrap() else { panic!("not imported") };
         assert_eq!(manifest.model_root, folder.model_root, "{family}");

@@ -447,7 +447,7 @@ async fn one_gguf_file_is_pulled_by_name() {
     import(&source(), &folder, None, &Quiet).unwrap();
     let folder = ModelFolder::open(&folder, 1, &|_| ()).unwrap();
     let hub = TestHub::default();
-    hub.put("tiny.q8_0.gguf", gguf_of(&folder));
+    hub.put("tiny.q8_0.gguf", gguf_of(&folder).finish());
     hub.put("README.md", b"words".to_vec());
     let rig = Rig { url: hub.serve().await, hub, ..rig };
 

@@ -10,22 +10,27 @@ pub const F32: u32 = 0;
 pub const F16: u32 = 1;
 pub const Q8_0: u32 = 8;
 
-/// A file under construction: metadata first, then tensors.
+/// A file under construction. A key or tensor that is given twice replaces the first.
 #[derive(Default)]
 pub struct Writer {
-    keys: Vec<u8>,
-    n_keys: u64,
-    directory: Vec<u8>,
-    n_tensors: u64,
+    /// Name, then type and value as they stand in the file.
+    keys: Vec<(String, Vec<u8>)>,
+    tensors: Vec<Tensor>,
+}
+
+struct Tensor {
+    name: String,
+    /// The fastest dimension first.
+    shape: Vec<usize>,
+    kind: u32,
     data: Vec<u8>,
 }
 
 impl Writer {
     fn key(&mut self, key: &str, kind: u32) -> &mut Vec<u8> {
-        self.n_keys += 1;
-        put_text(&mut self.keys, key);
-        self.keys.extend(kind.to_le_bytes());
-        &mut self.keys
+        self.remove(key);
+        self.keys.push((key.to_owned(), kind.to_le_bytes().to_vec()));
+        &mut self.keys.last_mut().unwrap().1
     }
 
     pub fn number(&mut self, key: &str, value: u32) {
@@ -54,27 +59,38 @@ impl Writer {
         values.iter().for_each(|value| out.extend(value.to_le_bytes()));
     }
 
-    /// `shape` has the fastest dimension first.
-    pub fn tensor(&mut self, name: &str, shape: &[usize], kind: u32, data: &[u8]) {
-        self.n_tensors += 1;
-        put_text(&mut self.directory, name);
-        self.directory.extend((shape.len() as u32).to_le_bytes());
-        shape.iter().for_each(|d| self.directory.extend((*d as u64).to_le_bytes()));
-        self.directory.extend(kind.to_le_bytes());
-        self.directory.extend((self.data.len() as u64).to_le_bytes());
-        self.data.extend(data);
-        self.data.resize(self.data.len().next_multiple_of(32), 0);
+    pub fn remove(&mut self, name: &str) {
+        self.keys.retain(|(key, _)| key != name);
+        self.tensors.retain(|tensor| tensor.name != name);
     }
 
-    pub fn finish(self) -> Vec<u8> {
+    /// `shape` has the fastest dimension first.
+    pub fn tensor(&mut self, name: &str, shape: &[usize], kind: u32, data: &[u8]) {
+        self.remove(name);
+        self.tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), kind, data: data.to_vec() });
+    }
+
+    pub fn finish(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(3u32.to_le_bytes());
-        out.extend(self.n_tensors.to_le_bytes());
-        out.extend(self.n_keys.to_le_bytes());
-        out.extend(self.keys);
-        out.extend(self.directory);
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.keys.len() as u64).to_le_bytes());
+        for (key, value) in &self.keys {
+            put_text(&mut out, key);
+            out.extend(value);
+        }
+        let mut data = Vec::new();
+        for Tensor { name, shape, kind, data: bytes } in &self.tensors {
+            put_text(&mut out, name);
+            out.extend((shape.len() as u32).to_le_bytes());
+            shape.iter().for_each(|d| out.extend((*d as u64).to_le_bytes()));
+            out.extend(kind.to_le_bytes());
+            out.extend((data.len() as u64).to_le_bytes());
+            data.extend(bytes);
+            data.resize(data.len().next_multiple_of(32), 0);
+        }
         out.resize(out.len().next_multiple_of(32), 0);
-        out.extend(self.data);
+        out.extend(data);
         out
     }
 }
@@ -98,7 +114,7 @@ pub fn q8_0_bytes(values: &[f32]) -> Vec<u8> {
 }
 
 /// A folder's model as llama.cpp's converter would write it, matrices in Q8_0.
-pub fn gguf_of(folder: &ModelFolder) -> Vec<u8> {
+pub fn gguf_of(folder: &ModelFolder) -> Writer {
     let config = &folder.config;
     let architecture = if config.qkv_bias {
         "qwen2"
@@ -145,7 +161,7 @@ pub fn gguf_of(folder: &ModelFolder) -> Vec<u8> {
             }
         }
     }
-    out.finish()
+    out
 }
 
 /// `weights.reshape(heads, 2, rows / heads / 2, columns).swapaxes(1, 2)`, as the converter does it.
