@@ -70,8 +70,8 @@ fn is_served(folder: &Path, gpu_node: &Path, stop: &Stop) -> Result<bool> {
     }
     let mut list = Command::new(gpu_node);
     list.args(["model", "list", "--json"]).arg(folder.parent().unwrap_or(folder));
-    let models: serde_json::Value = serde_json::from_str(&command::capture(&mut list, LIST_LIMIT, stop)?)
-        .context("`gpu-node model list --json` printed no JSON")?;
+    let models: serde_json::Value =
+        serde_json::from_str(&command::capture(&mut list, LIST_LIMIT, stop)?).context("`gpu-node model list --json` printed no JSON")?;
     let named = |model: &&serde_json::Value| model["name"] == MODEL;
     Ok(models.as_array().and_then(|models| models.iter().find(named)).is_some_and(|model| model["state"] == "ready"))
 }
@@ -201,6 +201,36 @@ mod tests {
     #[test]
     fn the_bar_template_is_valid() {
         assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+
+    /// Runs where `cargo xtask test` has built the node and fetched the model.
+    #[test]
+    fn a_folder_of_an_older_layout_is_imported_again() {
+        let gguf = Workspace::here().home().join("cache").join(GGUF);
+        let gpu_node = std::env::var_os("PARALLELIX_BINARIES").map(|folder| Path::new(&folder).join("gpu-node"));
+        let Some(gpu_node) = gpu_node.filter(|_| gguf.is_file()) else {
+            eprintln!("did not run: no PARALLELIX_BINARIES, or no {}", gguf.display());
+            return;
+        };
+        let root = tempfile::tempdir().unwrap();
+        let workspace = Workspace { root: root.path().to_owned() };
+        fs::create_dir_all(workspace.home().join("cache")).unwrap();
+        std::os::unix::fs::symlink(&gguf, workspace.home().join("cache").join(GGUF)).unwrap();
+        let stop = Stop::default();
+        let folder = ready(&workspace, &gpu_node, &stop).unwrap();
+        let manifest = folder.join("parallelix.json");
+        let made = fs::read(&manifest).unwrap();
+        let written = || fs::metadata(folder.join("model.safetensors")).unwrap().modified().unwrap();
+        let first = written();
+        ready(&workspace, &gpu_node, &stop).unwrap();
+        assert_eq!(written(), first, "nothing is done twice");
+
+        let mut older: serde_json::Value = serde_json::from_slice(&made).unwrap();
+        older["format"] = 1.into();
+        fs::write(&manifest, older.to_string()).unwrap();
+        ready(&workspace, &gpu_node, &stop).unwrap();
+        assert_eq!(fs::read(&manifest).unwrap(), made);
+        assert!(written() > first);
     }
 
     #[test]
