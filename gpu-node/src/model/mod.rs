@@ -4,6 +4,7 @@ mod config;
 mod digest;
 mod folder;
 pub mod gguf;
+mod header;
 pub mod import;
 mod inventory;
 mod manifest;

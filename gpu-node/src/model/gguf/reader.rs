@@ -8,7 +8,10 @@ const MAGIC: &[u8; 4] = b"GGUF";
 /// Bounds of a header; real files stay far below them.
 const MAX_TENSORS: u64 = 65_536;
 const MAX_KEYS: u64 = 65_536;
-const MAX_ARRAY: u64 = 1 << 24;
+/// Items of all lists together; the largest vocabularies have 256k tokens with scores, types and twice as many merges.
+const MAX_ITEMS: u64 = 1 << 22;
+/// Everything before the tensors' data; those vocabularies take about 20 MiB.
+const MAX_HEADER_BYTES: usize = 256 << 20;
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -73,7 +76,8 @@ pub struct Gguf<'a> {
 impl<'a> Gguf<'a> {
     /// Parses the header and checks that every tensor lies inside the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
-        let mut cursor = Cursor { bytes, at: 0 };
+        let header = bytes.get(..MAX_HEADER_BYTES).unwrap_or(bytes);
+        let mut cursor = Cursor { bytes: header, at: 0, items: 0, file_bytes: bytes.len() as u64 };
         let magic = cursor.take(4)?;
         if magic != MAGIC {
             return Err(GgufError::Magic { found: magic.to_vec() });
@@ -204,16 +208,24 @@ impl RawTensor {
     }
 }
 
+/// Reads the header, and no further.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// List items so far.
+    items: u64,
+    file_bytes: u64,
 }
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, count: u64) -> Result<&'a [u8], GgufError> {
-        let truncated = GgufError::Truncated { offset: self.at as u64, needed: count, length: self.bytes.len() as u64 };
+        let beyond = if (self.bytes.len() as u64) < self.file_bytes {
+            GgufError::Bound { what: "header length", value: (self.at as u64).saturating_add(count), most: MAX_HEADER_BYTES as u64 }
+        } else {
+            GgufError::Truncated { offset: self.at as u64, needed: count, length: self.file_bytes }
+        };
         let end = usize::try_from(count).ok().and_then(|n| self.at.checked_add(n));
-        let Some(piece) = end.and_then(|end| self.bytes.get(self.at..end)) else { return Err(truncated) };
+        let Some(piece) = end.and_then(|end| self.bytes.get(self.at..end)) else { return Err(beyond) };
         self.at += piece.len();
         Ok(piece)
     }
@@ -244,7 +256,8 @@ impl<'a> Cursor<'a> {
             return self.scalar(kind);
         }
         let item = self.u32()?;
-        let count = bounded("array length", self.u64()?, MAX_ARRAY)?;
+        let count = self.u64()?;
+        self.items = bounded("number of list items", self.items.saturating_add(count), MAX_ITEMS)?;
         // The least item takes one byte, so a count beyond the file can't make the list large.
         let mut items = Vec::with_capacity((count as usize).min(self.bytes.len() - self.at));
         for _ in 0..count {
@@ -335,6 +348,29 @@ mod tests {
         let entry = gguf.tensor("w").unwrap();
         assert_eq!((entry.shape.as_slice(), gguf.data(entry).len()), (&[32, 2][..], 68));
         assert!(matches!(gguf.unsigned("names"), Err(GgufError::KeyType { .. })));
+    }
+
+    #[test]
+    fn long_lists_and_long_headers_are_refused_before_they_take_memory() {
+        // Many lists, each within reason.
+        let mut bytes = sample()[..16].to_vec();
+        bytes.extend(3u64.to_le_bytes());
+        for name in ["a", "b", "c"] {
+            bytes.extend(1u64.to_le_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(9u32.to_le_bytes());
+            bytes.extend(0u32.to_le_bytes());
+            bytes.extend((MAX_ITEMS / 2).to_le_bytes());
+            bytes.resize(bytes.len() + MAX_ITEMS as usize / 2, 0);
+        }
+        assert!(matches!(Gguf::parse(&bytes), Err(GgufError::Bound { what: "number of list items", .. })));
+
+        // One text that is nearly the whole file.
+        let mut bytes = sample()[..24].to_vec();
+        let length = MAX_HEADER_BYTES as u64 + 1;
+        bytes.extend(length.to_le_bytes());
+        bytes.resize(bytes.len() + length as usize, b'x');
+        assert!(matches!(Gguf::parse(&bytes), Err(GgufError::Bound { what: "header length", .. })));
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::quantize::SourceTensor;
 use super::{Import, ImportError, Progress, map_source, write_json};
 use crate::model::config::DecoderConfig;
 use crate::model::gguf::QuantType;
+use crate::model::header;
 use crate::model::manifest::MANIFEST_FILE;
 use crate::model::tensors::{TensorShape, TensorSpec, decoder_tensors};
 
@@ -129,7 +130,7 @@ fn stored_tensors(shards: &[Shard]) -> Result<BTreeMap<String, Stored<'_>>, Impo
     let mut all = BTreeMap::new();
     for shard in shards {
         let bad = |reason: String| ImportError::Safetensors { path: shard.path.clone(), reason };
-        let parsed = SafeTensors::deserialize(&shard.map).map_err(|e| bad(e.to_string()))?;
+        let parsed = header::parse(&shard.map).map_err(bad)?;
         for (name, view) in parsed.iter() {
             let shape = view.shape().iter().map(|n| *n as u64).collect();
             if all.insert(name.to_owned(), Stored { dtype: view.dtype(), shape, bytes: view.data() }).is_some() {

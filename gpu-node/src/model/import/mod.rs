@@ -133,13 +133,10 @@ impl Import<'_> {
         if let Some(expected) = self.expected_sha256.filter(|e| !e.eq_ignore_ascii_case(&sha256)) {
             return Err(ImportError::WrongSource { path: self.source.to_owned(), found: sha256, expected: expected.to_owned() });
         }
-        if let Destination::Holds(manifest) = destination(self.dest)?
-            && manifest.source_sha256 == sha256
-        {
-            return Ok(Outcome::AlreadyThere(manifest));
-        }
-        if let Destination::Holds(_) | Destination::Taken = destination(self.dest)? {
-            return Err(ImportError::DestinationTaken { path: self.dest.to_owned() });
+        match destination(self.dest)? {
+            Destination::Free => {}
+            Destination::Holds(manifest) if manifest.source_sha256 == sha256 => return Ok(Outcome::AlreadyThere(manifest)),
+            _ => return Err(ImportError::DestinationTaken { path: self.dest.to_owned() }),
         }
 
         let name = match &self.source_name {
