@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use common::gguf::gguf_of;
 use common::{Quiet, reference};
-use gpu_node::backend::{CpuBackend, Row};
+use gpu_node::backend::{CpuBackend, PAGE_TOKENS, PageId, Placement, Row};
 use gpu_node::engine::{Decoder, StepOutput};
 use gpu_node::model::import::{Import, Outcome, import};
 use gpu_node::model::{Manifest, ModelFolder, RopeScaling};
@@ -114,11 +114,13 @@ fn engine_gives_transformers_logits(family: &str) {
     let golden = Golden::of(family);
     let tokens = golden.tokens();
     let mut decoder = Decoder::load(&folder, CpuBackend::new(2), 128, 128).unwrap();
-    let mut cache = decoder.cache(tokens.len()).unwrap();
-    let rows: Vec<Row> = (0..tokens.len()).map(|position| Row { cache: 0, position }).collect();
+    let pages: Vec<PageId> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
+    let mut pool = decoder.pool(pages.len()).unwrap();
+    pages.iter().for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
+    let rows: Vec<Row> = (0..tokens.len()).map(|position| Row { sequence: 0, position }).collect();
     let chosen: Vec<usize> = (0..tokens.len()).collect();
     let mut out = StepOutput::default();
-    decoder.step(&rows, &tokens, &mut [&mut cache], &chosen, &mut out);
+    decoder.step(&Placement { rows: &rows, tables: &[&pages] }, &tokens, &mut pool, &chosen, &mut out);
     let found: Vec<Vec<f64>> = out.logits.chunks(folder.config.vocab_size).map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
     let distance = golden.distance(&found);
     assert!(distance < 2.0 * golden.rounded, "{family}: {distance}, int8 inputs alone move transformers by {}", golden.rounded);
@@ -127,32 +129,8 @@ fn engine_gives_transformers_logits(family: &str) {
 }
 
 #[test]
-fn engine_gives_transformers_logits_for_smollm() {
-    engine_gives_transformers_logits("smollm");
-}
-
-#[test]
-#[ignore = "the interim forward pass does not stretch rotation angles"]
-fn engine_gives_transformers_logits_for_llama3() {
-    engine_gives_transformers_logits("llama3");
-}
-
-#[test]
-#[ignore = "the interim forward pass does not add QKV biases"]
-fn engine_gives_transformers_logits_for_qwen2() {
-    engine_gives_transformers_logits("qwen2");
-}
-
-#[test]
-#[ignore = "the interim forward pass does not norm queries and keys"]
-fn engine_gives_transformers_logits_for_qwen3() {
-    engine_gives_transformers_logits("qwen3");
-}
-
-#[test]
-#[ignore = "the interim forward pass has no sliding window"]
-fn engine_gives_transformers_logits_for_mistral() {
-    engine_gives_transformers_logits("mistral");
+fn engine_gives_transformers_logits_for_every_family() {
+    FAMILIES.iter().for_each(|family| engine_gives_transformers_logits(family));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MAX_CONTEXT: usize = 2_097_152;
 /// Matrices are stored in blocks of 32 columns.
 const BLOCK: usize = 32;
 /// Longest head, elements.
-const MAX_HEAD_DIM: usize = 256;
+pub const MAX_HEAD_DIM: usize = 256;
 
 /// Shape and constants of a Llama-family decoder.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ pub mod pull;
 pub mod tensors;
 mod weights;
 
-pub use config::{ConfigError, DecoderConfig, RopeScaling};
+pub use config::{ConfigError, DecoderConfig, MAX_HEAD_DIM, RopeScaling};
 pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
 pub use folder::{ModelError, ModelFolder, read_config};
 pub use inventory::{Listed, Removal, RemoveError, State, inventory};

@@ -91,8 +91,8 @@ fn answer(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Res
 
 fn submit(engine: &EngineHandle, prompt: &[u32], max_tokens: u32, seed: u64) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
     // Sampled, so that answers differ; with the end of turn out of reach of a small nucleus they rarely end early.
-    let params = SamplingParams { temperature: 0.8, top_k: 40, seed, ..SamplingParams::greedy(max_tokens) };
-    Ok(engine.submit(EngineJob { prompt: prompt.to_vec(), params, cancel: Cancel::default() })?)
+    let params = SamplingParams { seed, ..SamplingParams::greedy(max_tokens) };
+    Ok(engine.submit(EngineJob { prompt: prompt.to_vec(), params, cancel: Cancel::default(), scope: 0 })?)
 }
 
 fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
