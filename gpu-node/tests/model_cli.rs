@@ -111,7 +111,7 @@ fn damage_is_shown_and_found() {
 }
 
 #[test]
-fn help_shows_examples_and_a_hub_that_is_away_is_exit_code_4() {
+fn help_shows_examples_and_a_hub_without_tls_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
     for word in ["pull", "import", "list", "verify", "rm"] {
         let help = text(&model(dir.path(), &[word, "--help"]).stdout);
