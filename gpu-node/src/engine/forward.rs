@@ -76,7 +76,8 @@ impl<B: Backend> Decoder<B> {
         let matrix = |name: &str, rows: usize, columns: usize| -> Result<B::Matrix, LoadError> {
             Ok(backend.matrix(folder.weights.matrix(name, rows, columns)?)?)
         };
-        let vector = |name: &str, length: usize| -> Result<B::Vector, LoadError> { Ok(backend.vector(folder.weights.vector(name, length)?)?) };
+        let vector =
+            |name: &str, length: usize| -> Result<B::Vector, LoadError> { Ok(backend.vector(folder.weights.vector(name, length)?)?) };
 
         let mut layers = Vec::with_capacity(config.n_layers);
         for index in 0..config.n_layers {
@@ -112,7 +113,8 @@ impl<B: Backend> Decoder<B> {
             chosen: backend.tensor(max_rows, dim)?,
             logits: backend.tensor(0, config.vocab_size)?,
         };
-        let rope = backend.rope(RopeShape { theta: config.rope_theta, head_dim: config.head_dim, scaling: config.rope_scaling }, context_tokens)?;
+        let rope = backend
+            .rope(RopeShape { theta: config.rope_theta, head_dim: config.head_dim, scaling: config.rope_scaling }, context_tokens)?;
         Ok(Self { backend, config, embedding, layers, final_norm, lm_head, rope, scratch, max_rows })
     }
 
@@ -149,12 +151,8 @@ impl<B: Backend> Decoder<B> {
     pub fn step(&mut self, placement: &Placement<'_>, tokens: &[u32], pool: &mut B::Pool, chosen: &[usize], out: &mut StepOutput) {
         debug_assert!(placement.rows.iter().all(|row| row.position / PAGE_TOKENS < placement.tables[row.sequence].len()));
         let Self { backend, config, scratch: s, .. } = self;
-        let shape = AttentionShape {
-            heads: config.n_heads,
-            kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-            window: config.sliding_window,
-        };
+        let shape =
+            AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim, window: config.sliding_window };
         let eps = config.norm_eps;
 
         backend.embed(&self.embedding, tokens, &mut s.residual);

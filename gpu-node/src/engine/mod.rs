@@ -238,7 +238,8 @@ impl Engine {
             return Err(StartError::NoPage { budget_bytes: config.kv_budget_bytes, page_bytes });
         }
         let shared = Arc::new(Shared::new(&config, folder.weights.file_bytes().len()));
-        let scheduler = Scheduler::new(decoder, prompter.clone(), config.clone(), Arc::clone(&shared), pages).map_err(LoadError::Backend)?;
+        let scheduler =
+            Scheduler::new(decoder, prompter.clone(), config.clone(), Arc::clone(&shared), pages).map_err(LoadError::Backend)?;
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || scheduler.run()).map_err(StartError::Thread)?;
         let inner = Inner { shared, identity, prompter, vocabulary, pages, page_bytes, thread: Mutex::new(Some(thread)) };
         Ok(EngineHandle(Arc::new(inner)))

@@ -106,13 +106,7 @@ struct Merged {
 }
 
 #[inline(always)]
-unsafe fn attend_heads<L: Lanes, const H: usize>(
-    q: &[f32],
-    head_dim: usize,
-    reach: Reach,
-    stored: Stored<'_>,
-    out: &mut [f32],
-) {
+unsafe fn attend_heads<L: Lanes, const H: usize>(q: &[f32], head_dim: usize, reach: Reach, stored: Stored<'_>, out: &mut [f32]) {
     let mut merged: [Option<Merged>; H] = [None; H];
     let chunks = reach.first / PAGE_TOKENS..reach.length.div_ceil(PAGE_TOKENS);
     // SAFETY (here and below): the caller promises the instruction set.

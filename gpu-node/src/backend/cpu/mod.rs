@@ -110,7 +110,15 @@ impl CpuBackend {
     }
 
     /// Biases, norms, rotations; keys and values into the pages.
-    fn turn_and_append(&mut self, layer: usize, shape: AttentionShape, placement: &Placement<'_>, rope: &Rope, qkv: &mut Projections<'_, Self>, pool: &mut Pool) {
+    fn turn_and_append(
+        &mut self,
+        layer: usize,
+        shape: AttentionShape,
+        placement: &Placement<'_>,
+        rope: &Rope,
+        qkv: &mut Projections<'_, Self>,
+        pool: &mut Pool,
+    ) {
         let isa = self.isa;
         let Projections { q, k, v, bias, norm, eps } = qkv;
         let (bias, norm, eps) = (*bias, *norm, *eps);

@@ -213,7 +213,8 @@ fn gate_is_silu_times_product() {
     let x = filled(&backend, 64, &input);
     let mut out = backend.tensor(3, 48).unwrap();
     backend.project_gated(&gate, &up, &x, &mut out);
-    let dot = |w: &[f32], row: usize, token: usize| (0..64).map(|k| f64::from(w[row * 64 + k]) * f64::from(input[token * 64 + k])).sum::<f64>();
+    let dot =
+        |w: &[f32], row: usize, token: usize| (0..64).map(|k| f64::from(w[row * 64 + k]) * f64::from(input[token * 64 + k])).sum::<f64>();
     for (row, token) in (0..48).flat_map(|row| (0..3).map(move |token| (row, token))) {
         let g = dot(&gate_exact, row, token);
         let expected = g / (1.0 + (-g).exp()) * dot(&up_exact, row, token);
