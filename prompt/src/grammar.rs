@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
@@ -56,6 +56,7 @@ pub enum GrammarError {
 /// Compiles formats for one tokenizer.
 pub(crate) struct Grammars {
     factory: ParserFactory,
+    eos_token_ids: Arc<[u32]>,
 }
 
 impl Grammars {
@@ -90,7 +91,7 @@ impl Grammars {
             verbose_errors: false,
             ..ParserLimits::default()
         };
-        Ok(Self { factory })
+        Ok(Self { factory, eos_token_ids: eos_token_ids.into() })
     }
 
     /// The grammar of a whole answer; `None` when anything may be said.
@@ -111,7 +112,7 @@ impl Grammars {
         let parser = parser.map_err(|error| GrammarError::Schema(reason(&error)))?;
         let matcher = Matcher::new(Ok(parser));
         first_steps(matcher.clone()).map_err(|error| GrammarError::Schema(reason(&error)))?;
-        Ok(Some(Grammar(matcher)))
+        Ok(Some(Grammar { matcher, eos_token_ids: Arc::clone(&self.eos_token_ids) }))
     }
 }
 
@@ -181,13 +182,16 @@ impl Multiples {
 }
 
 /// What an answer may go on with; one for each answer.
-pub struct Grammar(Matcher);
+pub struct Grammar {
+    matcher: Matcher,
+    eos_token_ids: Arc<[u32]>,
+}
 
 impl Grammar {
     /// Sets the logits of all tokens that can't come next to negative infinity. Once the JSON is complete only the
     /// end-of-turn tokens can. Errors when the grammar's limits are reached.
     pub fn forbid(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
-        let allowed = self.0.compute_mask_or_eos().map_err(|error| GrammarError::Step(reason(&error)))?;
+        let allowed = self.matcher.compute_mask_or_eos().map_err(|error| GrammarError::Step(reason(&error)))?;
         allowed.iter_unset_entries(|id| {
             if let Some(logit) = logits.get_mut(id) {
                 *logit = f32::NEG_INFINITY;
@@ -202,13 +206,18 @@ impl Grammar {
 
     /// Takes the next token of the answer. Errors when it can't come next.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
-        self.0.consume_token(token).map_err(|error| GrammarError::Step(reason(&error)))
+        // The library takes no token after JSON that can't go on, not even the one that ends the turn.
+        let complete = matches!(self.matcher.stop_reason(), StopReason::NoExtension | StopReason::NoExtensionBias);
+        if complete && self.eos_token_ids.contains(&token) {
+            return Ok(());
+        }
+        self.matcher.consume_token(token).map_err(|error| GrammarError::Step(reason(&error)))
     }
 }
 
 impl std::fmt::Debug for Grammar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Grammar").field(&self.0.stop_reason()).finish()
+        f.debug_tuple("Grammar").field(&self.matcher.stop_reason()).finish()
     }
 }
 

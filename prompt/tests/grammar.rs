@@ -69,6 +69,13 @@ fn only_json_objects_are_taken_and_only_the_end_of_turn_after_them() {
         grammar.accept(token).unwrap();
     }
     assert_eq!(allowed(&mut grammar), prompter.eos_token_ids());
+    assert!(grammar.accept(prompter.eos_token_ids()[0]).is_ok());
+    assert!(grammar.accept(prompter.encode(" ").unwrap()[0]).is_err());
+
+    let number = schema(&json!({"type": "integer"}));
+    let mut grammar = prompter.grammar(&number).unwrap().unwrap();
+    grammar.accept(prompter.encode("7").unwrap()[0]).unwrap();
+    assert!(grammar.accept(prompter.eos_token_ids()[0]).is_ok(), "an end where more could follow");
 }
 
 #[test]

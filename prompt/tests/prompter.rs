@@ -5,7 +5,6 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
 use prompt::{ConfigError, Message, PromptError, Prompter};
 use proptest::prelude::*;
