@@ -103,7 +103,7 @@ fn answers(dir: &Path, chats: &[Chat]) -> Vec<Vec<u32>> {
         let mut tokens = Vec::new();
         loop {
             match events.blocking_recv() {
-                Some(EngineEvent::Tokens(ids)) => tokens.extend(ids),
+                Some(EngineEvent::Tokens { ids, .. }) => tokens.extend(ids),
                 Some(EngineEvent::Finished(_)) => return tokens,
                 other => panic!("{other:?}"),
             }

@@ -12,7 +12,7 @@ use wire::node::FinishReason;
 use super::forward::StepOutput;
 use super::measure::Rate;
 use super::sequence::Sequence;
-use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal};
+use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal, Sampler};
 use crate::backend::{Backend, Row};
 
 /// What handles and the engine's thread share.
@@ -30,6 +30,7 @@ struct State {
 
 struct Queued {
     job: EngineJob,
+    sampler: Sampler,
     events: mpsc::Sender<EngineEvent>,
     kv_bytes: usize,
     submitted: Instant,
@@ -47,7 +48,13 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
-    pub(super) fn enqueue(&self, job: EngineJob, events: mpsc::Sender<EngineEvent>, kv_bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn enqueue(
+        &self,
+        job: EngineJob,
+        sampler: Sampler,
+        events: mpsc::Sender<EngineEvent>,
+        kv_bytes: usize,
+    ) -> Result<(), Refusal> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Refusal::Stopped);
@@ -55,7 +62,7 @@ impl Shared {
         if state.queue.len() >= self.max_queued {
             return Err(Refusal::Busy { queued: state.queue.len(), most: self.max_queued });
         }
-        state.queue.push_back(Queued { job, events, kv_bytes, submitted: Instant::now() });
+        state.queue.push_back(Queued { job, sampler, events, kv_bytes, submitted: Instant::now() });
         drop(state);
         self.work.notify_one();
         Ok(())
@@ -165,10 +172,10 @@ impl<B: Backend> Scheduler<B> {
     }
 
     fn start(&mut self, queued: Queued) {
-        let Queued { job, events, kv_bytes, submitted } = queued;
+        let Queued { job, sampler, events, kv_bytes, submitted } = queued;
         let tokens = job.prompt.len() + job.params.max_tokens as usize;
         match self.decoder.cache(tokens) {
-            Ok(cache) => self.active.push(Sequence::new(job, events, &self.prompter, cache, kv_bytes, submitted)),
+            Ok(cache) => self.active.push(Sequence::new(job, sampler, events, &self.prompter, cache, kv_bytes, submitted)),
             Err(error) => {
                 let _ = events.try_send(EngineEvent::Failed(error.into()));
             }

@@ -7,7 +7,7 @@ use prompt::{Detokenizer, Prompter, StopMatcher};
 use tokio::sync::mpsc;
 use wire::node::FinishReason;
 
-use super::{Cancel, EngineEvent, EngineJob, Finished, SampleError, Sampler, Timings};
+use super::{Cancel, Drawn, EngineEvent, EngineJob, Finished, SampleError, Sampler, Timings};
 use crate::backend::Backend;
 use crate::proof::{ProofBuilder, proof_root};
 
@@ -41,6 +41,7 @@ struct StopText {
 impl<B: Backend> Sequence<B> {
     pub(super) fn new(
         job: EngineJob,
+        sampler: Sampler,
         events: mpsc::Sender<EngineEvent>,
         prompter: &Prompter,
         cache: B::Cache,
@@ -58,7 +59,7 @@ impl<B: Backend> Sequence<B> {
             prompt_tokens: prompt.len(),
             computed: 0,
             max_tokens: params.max_tokens as usize,
-            sampler: Sampler::new(&params, &prompt),
+            sampler,
             ends,
             stops,
             proof: ProofBuilder::new(prompt.len()),
@@ -99,11 +100,11 @@ impl<B: Backend> Sequence<B> {
 
     /// Draws the next token and sends it. Some when the answer ends with it.
     pub(super) fn draw(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, SampleError> {
-        let token = self.sampler.draw(logits)?;
+        let Drawn { token, logprobs } = self.sampler.draw(logits)?;
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(token);
         // The channel has room for every token; a closed one is seen as cancellation before the next step.
-        let _ = self.events.try_send(EngineEvent::Tokens(vec![token]));
+        let _ = self.events.try_send(EngineEvent::Tokens { ids: vec![token], logprobs: logprobs.into_iter().collect() });
 
         let stopped = self.stops.as_mut().is_some_and(|stops| {
             let piece = stops.detokenizer.push(token);

@@ -1,5 +1,6 @@
 //! f32 arithmetic over f16, bf16 or f32 weights on the processor's vector units; numeric contract `f32-ref-0`.
 
+mod exps;
 mod kernels;
 mod lanes;
 mod math;
@@ -7,6 +8,7 @@ mod team;
 
 use std::ops::Range;
 
+pub(crate) use exps::weights;
 use kernels::{Epilogue, Head, LANES, Output, Product};
 pub use lanes::Isa;
 pub(crate) use math::exp;
