@@ -16,8 +16,8 @@ use wire::node::AnswerFormat;
 
 use crate::vocabulary;
 
-/// White space between two parts of the JSON, at most. Without a bound a small model writes it for ever.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,24}";
+/// White space between two parts of the JSON, at most. A small model writes as much as it may, and each token is paid for.
+const WHITE_SPACE: &str = r"\x20";
 /// Highest token id of a tokenizer; llguidance's trie has 24 bits for it.
 const TOKEN_ID_MAX: u32 = 1 << 20;
 /// Steps to build a schema's expressions and tables.

@@ -56,13 +56,12 @@ fn text_needs_no_grammar() {
 #[test]
 fn only_json_objects_are_taken_and_only_the_end_of_turn_after_them() {
     let prompter = open();
-    for good in [r#"{}"#, r#"{"a": [1, -2.5e3, true, null, {"é🙂": "\n\""}]}"#, "{\n  \"a\": {}\n}"] {
+    for good in [r#"{}"#, r#"{"a": [1, -2.5e3, true, null, {"é🙂": "\n\""}]}"#, r#"{ "a" : {} }"#] {
         assert!(takes(&prompter, &AnswerFormat::JsonObject, good), "{good}");
     }
-    for bad in ["[]", "1", " {}", r#"{"a":}"#, r#"{"a" 1}"#, r#"{"a":01}"#, "{'a':1}", r#"{"a":1,}"#, "{", "x"] {
+    for bad in ["[]", "1", " {}", r#"{"a":}"#, r#"{"a" 1}"#, r#"{"a":01}"#, "{'a':1}", r#"{"a":1,}"#, "{", "x", "{  }", "{\n}"] {
         assert!(!takes(&prompter, &AnswerFormat::JsonObject, bad), "{bad}");
     }
-    assert!(!takes(&prompter, &AnswerFormat::JsonObject, &format!("{{{}}}", " ".repeat(25))), "white space without end");
 
     let mut grammar = prompter.grammar(&AnswerFormat::JsonObject).unwrap().unwrap();
     for token in prompter.encode("{}").unwrap() {
