@@ -8,7 +8,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{EOS, Noise, VOCAB, write_model};
-use gpu_node::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished, Refusal, Sampler, redraw};
+use gpu_node::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished, Refusal, SampleError, Sampler, redraw};
 use prompt::{Message, Prompter};
 use serde_json::{Value, json};
 use wire::node::{AnswerFormat, FailureCode, FinishReason, SamplingParams, TokenLogprobs};
@@ -190,6 +190,20 @@ fn a_verifier_repeats_each_draw_of_a_json_answer_from_its_logits_alone() {
         assert_is_a_person(&prompter.decode(&drawn).unwrap());
         let swapped = [drawn[..4].to_vec(), vec![EOS]].concat();
         assert!(redraw(&prompter, &params, &prompt, &swapped, &mut noise.take(VOCAB, 8.0)).is_err(), "no node can have drawn that");
+    }
+}
+
+#[test]
+fn a_model_without_any_allowed_token_fails_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path(), |_, _| ());
+    let prompter = Prompter::open(dir.path()).unwrap();
+    for temperature in [0.0, 1.0] {
+        let params = SamplingParams { temperature, format: AnswerFormat::JsonObject, ..SamplingParams::greedy(5) };
+        let mut sampler = Sampler::for_request(&prompter, &params, &[1]).unwrap();
+        // `{` is token 123 here.
+        assert_eq!(sampler.draw(&mut [0.0; 100]), Err(SampleError::NothingAllowed));
+        assert_eq!(sampler.draw(&mut [0.0; 124]).unwrap().token, 123);
     }
 }
 

@@ -175,6 +175,47 @@ fn costly_schemas_are_served_within_their_limits() {
     }
 }
 
+/// A stack that overflows ends the process, so nothing here may recurse as deep as its schema is long.
+#[test]
+fn long_and_deep_patterns_end_in_an_answer_or_an_error() {
+    let prompter = open();
+    let patterns = [
+        "a".repeat(30_000),
+        "a|".repeat(15_000),
+        "ab|cd|".repeat(5_000),
+        "a?".repeat(15_000),
+        "(a?){5000}".to_owned(),
+        "[a-z]".repeat(6_000),
+        "(?:a*b)*".repeat(3_000),
+        format!("{}a{}", "(".repeat(200), ")*".repeat(200)),
+        format!("{}a{}", "(?:x|".repeat(200), ")".repeat(200)),
+        ".*a.*b.*c.*d".repeat(200),
+        "\\p{L}{1,50}".repeat(1_000),
+        "é🙂".repeat(5_000),
+    ];
+    for (index, pattern) in patterns.into_iter().enumerate() {
+        for anchored in [false, true] {
+            let pattern = if anchored { format!("^{pattern}$") } else { pattern.clone() };
+            if let Ok(Some(mut grammar)) = prompter.grammar(&schema(&json!({"type": "string", "pattern": pattern}))) {
+                for step in 0..30 {
+                    let mut logits = vec![0.0; VOCABULARY];
+                    if grammar.forbid(&mut logits).is_err() {
+                        break;
+                    }
+                    let token = (0..).zip(&logits).filter(|(_, logit)| **logit == 0.0).map(|(id, _)| id).nth((index + step) % 3);
+                    if token.is_none_or(|token| grammar.accept(token).is_err()) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    let wide: Vec<Value> = (0..1_500).map(|i| json!({"const": i})).collect();
+    for deep in [json!({"anyOf": wide}), json!({"allOf": vec![json!({"type": "object"}); 1_000]}), json!({"const": "x".repeat(30_000)})] {
+        let _ = prompter.grammar(&schema(&deep));
+    }
+}
+
 fn any_schema() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(json!({"type": "string"})),
