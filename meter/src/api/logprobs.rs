@@ -30,7 +30,7 @@ impl Serialize for Logprobs<'_> {
             }
             Shape::Text => {
                 map.serialize_entry("tokens", &List(self.tokens, |token: &ScoredToken| text_name(prompter, token.token)))?;
-                map.serialize_entry("token_logprobs", &List(self.tokens, |token: &ScoredToken| token.logprobs.logprob))?;
+                map.serialize_entry("token_logprobs", &List(self.tokens, |token: &ScoredToken| number(token.logprobs.logprob)))?;
                 map.serialize_entry("top_logprobs", &List(self.tokens, |token| Likeliest { prompter, token }))?;
                 map.serialize_entry("text_offset", &List(self.tokens, |token: &ScoredToken| token.text_offset))?;
             }
@@ -83,7 +83,7 @@ impl Serialize for Alternative<'_> {
 fn serialize_token<M: SerializeMap>(map: &mut M, prompter: &Prompter, token: u32, logprob: f32) -> Result<(), M::Error> {
     let bytes = prompter.token_bytes(token);
     map.serialize_entry("token", &name(&bytes, ""))?;
-    map.serialize_entry("logprob", &logprob)?;
+    map.serialize_entry("logprob", &number(logprob))?;
     map.serialize_entry("bytes", &bytes)
 }
 
@@ -96,15 +96,20 @@ struct Likeliest<'a> {
 impl Serialize for Likeliest<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ScoredToken { token, logprobs, .. } = self.token;
-        let mut shown: Vec<(String, f32)> = Vec::with_capacity(logprobs.top.len() + 1);
+        let mut shown: Vec<(String, f64)> = Vec::with_capacity(logprobs.top.len() + 1);
         for (token, logprob) in logprobs.top.iter().chain([&(*token, logprobs.logprob)]) {
             let name = text_name(self.prompter, *token);
             if shown.iter().all(|(other, _)| *other != name) {
-                shown.push((name, *logprob));
+                shown.push((name, number(*logprob)));
             }
         }
         serializer.collect_map(shown)
     }
+}
+
+/// The same shortest decimal in a stream, whose events become f64 values first, as in a whole answer.
+fn number(logprob: f32) -> f64 {
+    logprob.to_string().parse().unwrap_or(f64::from(logprob))
 }
 
 fn text_name(prompter: &Prompter, token: u32) -> String {
@@ -164,6 +169,16 @@ mod tests {
         assert_eq!(found["text_offset"], json!([0, 1, 2]));
         let first = found["top_logprobs"][0].as_object().unwrap();
         assert!(first.len() == 2 && first["a"] == -0.5, "{first:?}");
+    }
+
+    #[test]
+    fn a_number_is_written_alike_whole_and_by_way_of_a_value() {
+        for logprob in [-0.126_987_37f32, -1e-8, -9999.0, 0.0, -3.479_311] {
+            let whole = serde_json::to_string(&number(logprob)).unwrap();
+            assert_eq!(serde_json::to_value(number(logprob)).unwrap().to_string(), whole);
+            assert_eq!(whole.parse::<f32>().unwrap().to_bits(), logprob.to_bits(), "{whole}");
+            assert!(whole.len() <= 14, "{whole}");
+        }
     }
 
     #[test]
