@@ -159,7 +159,7 @@ fn attended(isa: Isa, threads: usize, shape: AttentionShape, tokens: usize, cut:
         let mut v = filled(&backend, kv_dim, &v[first * kv_dim..end * kv_dim]);
         let rows: Vec<Row> = (first..end).map(|position| Row { sequence: 0, position }).collect();
         let mut out = backend.tensor(1, q_dim).unwrap();
-        let extras = seed % 2 == 0;
+        let extras = seed.is_multiple_of(2);
         let qkv = Projections {
             q: &mut q,
             k: &mut k,
