@@ -12,3 +12,5 @@ mod receipts;
 mod rig;
 mod terms;
 mod tiny;
+#[path = "../common/weights.rs"]
+mod weights;
