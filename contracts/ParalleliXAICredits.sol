@@ -90,12 +90,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         require(liabilities_ <= MAX_CREDITS, CreditsOverflow(liabilities_, MAX_CREDITS));
         uint32 id = _openedAccount(owner_);
         Account storage account = _accounts[id];
-        uint256 netDeposited = uint256(account.netDeposited) + amount;
+        uint256 netDeposited = uint256(_netDeposited(account)) + amount;
         require(netDeposited <= MAX_CREDITS, CreditsOverflow(netDeposited, MAX_CREDITS));
 
         _head.liabilities = uint64(liabilities_);
-        account.netDeposited = uint64(netDeposited);
-        _syncLimit(account);
+        _storeCeilings(account, account.slot, uint64(netDeposited), _authorizedCum(account));
 
         emit Deposited(id, msg.sender, amount, uint64(netDeposited));
 
@@ -155,13 +154,12 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         DebitSlot slot = account.slot;
         uint64 cumulative = uint64(Math.min(uint256(slot.settled()) + authorization.cap, MAX_CREDITS));
         if (slot.isLive()) {
-            _requireGrowth(slot, account.authorizedCum, cumulative, authorization.exposure, deadline);
+            _requireGrowth(slot, _authorizedCum(account), cumulative, authorization.exposure, deadline);
         }
 
-        account.authorizedCum = cumulative;
         account.authNonce = authorization.nonce + 1;
-        account.slot = slot.withExposure(authorization.exposure).withDeadline(deadline)
-            .withLimit(_limit(account.netDeposited, cumulative));
+        slot = slot.withExposure(authorization.exposure).withDeadline(deadline);
+        _storeCeilings(account, slot, _netDeposited(account), cumulative);
 
         emit Authorized({
             account: id,
@@ -178,12 +176,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         Account storage account = _accounts[id];
         uint32 nonce = account.authNonce;
         DebitSlot slot = account.slot;
-        uint64 cumulative = uint64(Math.min(account.authorizedCum, uint256(slot.settled()) + slot.exposure()));
+        uint64 cumulative = uint64(Math.min(_authorizedCum(account), uint256(slot.settled()) + slot.exposure()));
         uint40 deadline = uint40(Math.min(slot.settleDeadline(), block.timestamp + exitDelay));
 
-        account.authorizedCum = cumulative;
         account.authNonce = nonce + 1;
-        account.slot = slot.withDeadline(deadline).withLimit(_limit(account.netDeposited, cumulative));
+        _storeCeilings(account, slot.withDeadline(deadline), _netDeposited(account), cumulative);
 
         emit Revoked(id, cumulative, deadline, nonce);
     }
@@ -215,17 +212,6 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         );
     }
 
-    /// @dev For changes of `netDeposited` alone.
-    function _syncLimit(Account storage account) private {
-        DebitSlot slot = account.slot;
-        uint64 limit = _limit(account.netDeposited, account.authorizedCum);
-        if (limit != slot.limit()) account.slot = slot.withLimit(limit);
-    }
-
-    function _limit(uint64 netDeposited, uint64 authorizedCum) private pure returns (uint64) {
-        return netDeposited < authorizedCum ? netDeposited : authorizedCum;
-    }
-
     // Withdrawal
 
     /// @inheritdoc IParalleliXAICredits
@@ -237,9 +223,8 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         uint64 free_ = _free(account);
         require(amount <= free_, InsufficientFreeCredits(free_, amount));
 
-        uint64 netDeposited = account.netDeposited - amount;
-        account.netDeposited = netDeposited;
-        _syncLimit(account);
+        uint64 netDeposited = _netDeposited(account) - amount;
+        _storeCeilings(account, account.slot, netDeposited, _authorizedCum(account));
         _head.liabilities -= amount;
 
         emit Withdrawn(id, to, amount, netDeposited);

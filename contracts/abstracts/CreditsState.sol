@@ -19,11 +19,10 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         // slot 0, the only one that a debit touches
         DebitSlot slot;
         // slot 1
-        uint64 netDeposited;
-        uint64 authorizedCum;
-        uint32 authNonce;
-        // slot 2
         address owner;
+        uint32 authNonce;
+        // `netDeposited - authorizedCum`. The lower of both is the limit in slot 0, so that the two slots hold both.
+        int64 surplus;
     }
 
     /// @dev One slot, never zero once the operator is known.
@@ -133,8 +132,8 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
                 exposure: slot.exposure(),
                 lastSettledAt: slot.lastSettledAt(),
                 settleDeadline: slot.settleDeadline(),
-                netDeposited: account.netDeposited,
-                authorizedCum: account.authorizedCum,
+                netDeposited: _netDeposited(account),
+                authorizedCum: _authorizedCum(account),
                 authNonce: account.authNonce
             });
         }
@@ -151,7 +150,7 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
 
     /// @inheritdoc IParalleliXAICredits
     function balance(uint32 account) external view returns (uint64) {
-        return _accounts[account].netDeposited - _accounts[account].slot.settled();
+        return _netDeposited(_accounts[account]) - _accounts[account].slot.settled();
     }
 
     /// @inheritdoc IParalleliXAICredits
@@ -181,7 +180,26 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
 
     function _free(Account storage account) internal view returns (uint64) {
         DebitSlot slot = account.slot;
-        return account.netDeposited - slot.settled() - slot.locked();
+        return _netDeposited(account) - slot.settled() - slot.locked();
+    }
+
+    function _netDeposited(Account storage account) internal view returns (uint64) {
+        int64 surplus = account.surplus;
+        uint64 limit = account.slot.limit();
+        return surplus > 0 ? limit + uint64(surplus) : limit;
+    }
+
+    function _authorizedCum(Account storage account) internal view returns (uint64) {
+        int64 surplus = account.surplus;
+        uint64 limit = account.slot.limit();
+        return surplus < 0 ? limit + uint64(-surplus) : limit;
+    }
+
+    /// @dev Stores both ceilings, and with them the limit, into `slot`. Both are at most `MAX_CREDITS`, so that neither
+    /// cast nor difference leaves 64 signed bits.
+    function _storeCeilings(Account storage account, DebitSlot slot, uint64 netDeposited, uint64 authorizedCum) internal {
+        account.surplus = int64(netDeposited) - int64(authorizedCum);
+        account.slot = slot.withLimit(netDeposited < authorizedCum ? netDeposited : authorizedCum);
     }
 
     function _existingAccount(address owner_) internal view returns (uint32 id) {
