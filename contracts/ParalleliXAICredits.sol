@@ -16,6 +16,7 @@ import {IParalleliXSettlement} from "./interfaces/IParalleliXSettlement.sol";
 import {BatchRows} from "./libraries/BatchRows.sol";
 import {CreditTransfer} from "./libraries/CreditTransfer.sol";
 import {DebitSlot} from "./libraries/DebitSlot.sol";
+import {OperatorSlot} from "./libraries/OperatorSlot.sol";
 import {Suspension} from "./libraries/Suspension.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
@@ -292,7 +293,8 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         unchecked {
             for (; offset < end; offset += BatchRows.ROW_SIZE) {
                 (uint256 id, uint256 cumulative) = rows.row(offset);
-                DebitSlot slot = _accounts[id].slot;
+                Account storage account = _accounts[id];
+                DebitSlot slot = account.slot;
                 uint256 settled = slot.settled();
                 uint256 ceiling = _ceiling(id, slot);
 
@@ -302,7 +304,7 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
                     });
                     if (cumulative == settled) continue;
                 }
-                _accounts[id].slot = slot.withDebit(cumulative, block.timestamp);
+                account.slot = slot.withDebit(cumulative, block.timestamp);
                 total += cumulative - settled;
             }
         }
@@ -313,17 +315,21 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     /// transient storage. Going by the time alone, a second transaction of one block would get through, or a second row of
     /// one batch would not. Unknown accounts have no deadline ahead.
     function _ceiling(uint256 id, DebitSlot slot) private returns (uint256 ceiling) {
-        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
-        // No term passes 65 bits.
-        unchecked {
-            uint256 basePlusOne = uint256(slot.settled()) + 1;
-            if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) basePlusOne = baseSlot.tload();
-            else baseSlot.tstore(basePlusOne);
+        if (!slot.isLive()) return 0;
 
-            if (basePlusOne != 0 && slot.isLive()) {
-                ceiling = basePlusOne - 1 + slot.exposure();
-                if (ceiling > slot.limit()) ceiling = slot.limit();
+        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
+        // No term passes 65 bits, and no debit lies in the future.
+        unchecked {
+            uint256 base = slot.settled();
+            if (block.timestamp - slot.lastSettledAt() >= velocityWindow) {
+                baseSlot.tstore(base + 1);
+            } else {
+                base = baseSlot.tload();
+                if (base == 0) return 0;
+                base -= 1;
             }
+            ceiling = base + slot.exposure();
+            if (ceiling > slot.limit()) ceiling = slot.limit();
         }
     }
 
@@ -340,10 +346,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
 
     /// @param amount At most 63 bits.
     function _creditOperator(uint256 id, uint256 amount) private {
-        Operator storage operator = _operators[id];
-        require(operator.payout != address(0), OperatorUnknown(uint32(id)));
+        OperatorSlot slot = _operators[id];
+        require(slot.isKnown(), OperatorUnknown(uint32(id)));
+        if (amount == 0) return;
 
-        if (amount != 0) operator.claimable += uint64(amount);
+        _operators[id] = slot.withClaimable(slot.claimable() + uint64(amount));
     }
 
     /// @param total At most 63 bits.
@@ -357,17 +364,17 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
 
     /// @inheritdoc IParalleliXAICredits
     function claim(uint32 operatorId) external nonReentrant {
-        Operator storage operator = _operators[operatorId];
-        require(operator.payout != address(0), OperatorUnknown(operatorId));
-        uint64 amount = operator.claimable;
+        OperatorSlot slot = _operators[operatorId];
+        require(slot.isKnown(), OperatorUnknown(operatorId));
+        uint64 amount = slot.claimable();
         if (amount == 0) return;
 
-        operator.claimable = 0;
+        _operators[operatorId] = slot.withClaimable(0);
         _head.liabilities -= amount;
 
-        emit Claimed(operatorId, operator.payout, amount);
+        emit Claimed(operatorId, slot.payout(), amount);
 
-        _token.push(operator.payout, amount);
+        _token.push(slot.payout(), amount);
     }
 
     /// @inheritdoc IParalleliXAICredits
@@ -388,18 +395,18 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
 
     /// @dev The credits are gone before the transfer, and come back if it fails.
     function _tryClaim(uint32 operatorId) private returns (uint64) {
-        Operator storage operator = _operators[operatorId];
-        (uint64 amount, address payout) = (operator.claimable, operator.payout);
+        OperatorSlot slot = _operators[operatorId];
+        uint64 amount = slot.claimable();
         if (amount == 0) return 0;
 
-        operator.claimable = 0;
-        if (!_token.trySafeTransfer(payout, CreditTransfer.toWei(amount))) {
-            operator.claimable = amount;
+        _operators[operatorId] = slot.withClaimable(0);
+        if (!_token.trySafeTransfer(slot.payout(), CreditTransfer.toWei(amount))) {
+            _operators[operatorId] = slot;
             emit ClaimFailed(operatorId);
             return 0;
         }
 
-        emit Claimed(operatorId, payout, amount);
+        emit Claimed(operatorId, slot.payout(), amount);
         return amount;
     }
 

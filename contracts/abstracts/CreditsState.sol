@@ -7,6 +7,7 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
 import {IParalleliXAICredits} from "../interfaces/IParalleliXAICredits.sol";
 import {DebitSlot} from "../libraries/DebitSlot.sol";
+import {OperatorSlot} from "../libraries/OperatorSlot.sol";
 import {Signatures} from "../libraries/Signatures.sol";
 
 /// @title CreditsState
@@ -23,12 +24,6 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         uint32 authNonce;
         // `netDeposited - authorizedCum`. The lower of both is the limit in slot 0, so that the two slots hold both.
         int64 surplus;
-    }
-
-    /// @dev One slot, never zero once the operator is known.
-    struct Operator {
-        uint64 claimable;
-        address payout;
     }
 
     /// @dev One slot.
@@ -61,7 +56,7 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     Head internal _head;
     // By id. An array of all ids, rather than a mapping, saves a debit the hash of its slot.
     Account[2 ** 32] internal _accounts;
-    Operator[2 ** 32] internal _operators;
+    OperatorSlot[2 ** 32] internal _operators;
     /// @inheritdoc IParalleliXAICredits
     mapping(address owner => uint32 id) public accountOf;
     /// @inheritdoc IParalleliXAICredits
@@ -143,8 +138,8 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     function operators(uint32[] calldata ids) external view returns (OperatorView[] memory views) {
         views = new OperatorView[](ids.length);
         for (uint256 i = 0; i < ids.length; ++i) {
-            Operator storage operator = _operators[ids[i]];
-            views[i] = OperatorView({payout: operator.payout, claimable: operator.claimable});
+            OperatorSlot slot = _operators[ids[i]];
+            views[i] = OperatorView({payout: slot.payout(), claimable: slot.claimable()});
         }
     }
 
