@@ -34,9 +34,9 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     using TypedData for SpendAuthorization;
 
     uint256 private constant BPS = 10_000;
-    /// @dev Accounts' velocity bases lie in transient storage at this slot with the account id in its 32 low, zero bits.
-    bytes32 private constant VELOCITY_BASE_SLOT =
-        keccak256("ParalleliXAICredits.velocityBase") & ~bytes32(uint256(type(uint32).max));
+    /// @dev Accounts' velocity marks lie in transient storage at this slot with the account id in its 32 low, zero bits.
+    bytes32 private constant VELOCITY_MARK_SLOT =
+        keccak256("ParalleliXAICredits.velocityMark") & ~bytes32(uint256(type(uint32).max));
 
     constructor(IERC20 token_, address owner_, uint40 exitDelay_, uint40 velocityWindow_)
         CreditsState(token_, owner_, exitDelay_, velocityWindow_)
@@ -296,13 +296,19 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
                 Account storage account = _accounts[id];
                 DebitSlot slot = account.slot;
                 uint256 settled = slot.settled();
-                uint256 ceiling = _ceiling(id, slot);
 
-                if (cumulative > ceiling || cumulative <= settled) {
-                    cumulative = _shorten({
-                        seq: seq, id: id, operator: operator, cumulative: cumulative, settled: settled, ceiling: ceiling
-                    });
-                    if (cumulative == settled) continue;
+                if (cumulative <= settled) {
+                    emit RowShort(seq, uint32(id), uint32(operator), 0, 0);
+                    continue;
+                }
+                uint256 ceiling = _ceiling(id, slot);
+                if (cumulative > ceiling) {
+                    uint256 reached = ceiling > settled ? ceiling : settled;
+                    emit RowShort(
+                        seq, uint32(id), uint32(operator), uint64(cumulative - settled), uint64(reached - settled)
+                    );
+                    if (reached == settled) continue;
+                    cumulative = reached;
                 }
                 account.slot = slot.withDebit(cumulative, block.timestamp);
                 total += cumulative - settled;
@@ -310,38 +316,24 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         }
     }
 
-    /// @dev How far the account may be debited in this transaction, zero when not at all: to its limit, and to one exposure
-    /// above its base, which is what `settled` was when this transaction first came to it. The base, plus one, is kept in
-    /// transient storage. Going by the time alone, a second transaction of one block would get through, or a second row of
-    /// one batch would not. Unknown accounts have no deadline ahead.
+    /// @dev How far the account may be debited now: to its limit, and to one exposure above what `settled` was when this
+    /// transaction first came to it. That mark is kept in transient storage: going by the time alone, a second transaction
+    /// of one block would get through, or a second row of one batch would not. The mark is zero when another transaction
+    /// debited the account within the window. Unknown accounts have no deadline ahead.
     function _ceiling(uint256 id, DebitSlot slot) private returns (uint256 ceiling) {
-        if (!slot.isLive()) return 0;
-
-        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
-        // No term passes 65 bits, and no debit lies in the future.
+        TransientSlot.Uint256Slot mark = (VELOCITY_MARK_SLOT | bytes32(id)).asUint256();
+        // No sum passes 65 bits, and no debit lies in the future.
         unchecked {
-            uint256 base = slot.settled();
-            if (block.timestamp - slot.lastSettledAt() >= velocityWindow) {
-                baseSlot.tstore(base + 1);
+            ceiling = uint256(slot.settled()) + slot.exposure();
+            if (block.timestamp - slot.lastSettledAt() < velocityWindow) {
+                uint256 marked = mark.tload();
+                if (marked < ceiling) ceiling = marked;
             } else {
-                base = baseSlot.tload();
-                if (base == 0) return 0;
-                base -= 1;
+                mark.tstore(ceiling);
             }
-            ceiling = base + slot.exposure();
             if (ceiling > slot.limit()) ceiling = slot.limit();
+            if (block.timestamp > slot.settleDeadline()) ceiling = 0;
         }
-    }
-
-    /// @dev Reports a row that debits less than it asks for, and says how far it goes: to the ceiling, or nowhere.
-    function _shorten(uint64 seq, uint256 id, uint256 operator, uint256 cumulative, uint256 settled, uint256 ceiling)
-        private
-        returns (uint256 reached)
-    {
-        uint256 requested = cumulative > settled ? cumulative - settled : 0;
-        reached = requested != 0 && ceiling > settled ? ceiling : settled;
-
-        emit RowShort(seq, uint32(id), uint32(operator), uint64(requested), uint64(reached - settled));
     }
 
     /// @param amount At most 63 bits.
