@@ -372,34 +372,31 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     /// @inheritdoc IParalleliXAICredits
     function claimMany(uint32[] calldata operatorIds) external nonReentrant {
         uint256 beforeWei = _token.balanceOf(address(this));
-        uint64 paid = 0;
+        uint256 paid = 0;
 
-        // At most the liabilities.
-        unchecked {
-            for (uint256 i = 0; i < operatorIds.length; ++i) {
-                paid += _tryClaim(operatorIds[i]);
+        for (uint256 i = 0; i < operatorIds.length; ++i) {
+            uint32 operatorId = operatorIds[i];
+            OperatorSlot slot = _operators[operatorId];
+            uint64 amount = slot.claimable();
+            if (amount == 0) continue;
+
+            // The credits are gone before the transfer, and come back if it fails.
+            _operators[operatorId] = slot.withClaimable(0);
+            if (!_token.trySafeTransfer(slot.payout(), CreditTransfer.toWei(amount))) {
+                _operators[operatorId] = slot;
+                emit ClaimFailed(operatorId);
+                continue;
             }
+            // At most the liabilities, which fit 63 bits.
+            unchecked {
+                paid += amount;
+            }
+
+            emit Claimed(operatorId, slot.payout(), amount);
         }
-        _head.liabilities -= paid;
+        _head.liabilities -= uint64(paid);
 
-        _token.requirePaid(beforeWei, CreditTransfer.toWei(paid));
-    }
-
-    /// @dev The credits are gone before the transfer, and come back if it fails.
-    function _tryClaim(uint32 operatorId) private returns (uint64) {
-        OperatorSlot slot = _operators[operatorId];
-        uint64 amount = slot.claimable();
-        if (amount == 0) return 0;
-
-        _operators[operatorId] = slot.withClaimable(0);
-        if (!_token.trySafeTransfer(slot.payout(), CreditTransfer.toWei(amount))) {
-            _operators[operatorId] = slot;
-            emit ClaimFailed(operatorId);
-            return 0;
-        }
-
-        emit Claimed(operatorId, slot.payout(), amount);
-        return amount;
+        _token.requirePaid(beforeWei, CreditTransfer.toWei(uint64(paid)));
     }
 
     /// @inheritdoc IParalleliXAICredits

@@ -114,8 +114,10 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
         return _accounts[account].owner;
     }
 
+    // `memory` in both: with `claimMany` as the only reader of ids in calldata, the compiler inlines the read, 80 gas a claim.
+
     /// @inheritdoc IParalleliXAICredits
-    function accounts(uint32[] calldata ids) external view returns (AccountView[] memory views) {
+    function accounts(uint32[] memory ids) public view returns (AccountView[] memory views) {
         views = new AccountView[](ids.length);
         for (uint256 i = 0; i < ids.length; ++i) {
             Account storage account = _accounts[ids[i]];
@@ -135,7 +137,7 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
     }
 
     /// @inheritdoc IParalleliXAICredits
-    function operators(uint32[] calldata ids) external view returns (OperatorView[] memory views) {
+    function operators(uint32[] memory ids) public view returns (OperatorView[] memory views) {
         views = new OperatorView[](ids.length);
         for (uint256 i = 0; i < ids.length; ++i) {
             OperatorSlot slot = _operators[ids[i]];
@@ -192,7 +194,9 @@ abstract contract CreditsState is IParalleliXAICredits, Ownable2Step, EIP712 {
 
     /// @dev Stores both ceilings, and with them the limit, into `slot`. Both are at most `MAX_CREDITS`, so that neither
     /// cast nor difference leaves 64 signed bits.
-    function _storeCeilings(Account storage account, DebitSlot slot, uint64 netDeposited, uint64 authorizedCum) internal {
+    function _storeCeilings(Account storage account, DebitSlot slot, uint64 netDeposited, uint64 authorizedCum)
+        internal
+    {
         account.surplus = int64(netDeposited) - int64(authorizedCum);
         account.slot = slot.withLimit(netDeposited < authorizedCum ? netDeposited : authorizedCum);
     }
