@@ -1,20 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-/// @notice What the invariants need to know and the contracts do not keep. Written by the handlers.
+import {IParalleliXAICredits} from "../../contracts/interfaces/IParalleliXAICredits.sol";
+
+/// @notice What the invariants need to know and the contracts do not keep: totals, what was signed and asked for, what was
+/// seen last, and the first rule that broke. Written by the handlers alone.
 contract Ghost {
+    struct Seen {
+        address owner;
+        uint64 settled;
+        uint32 authNonce;
+        uint256 everDeposited;
+    }
+
+    struct Proposed {
+        uint256 value;
+        uint256 at;
+    }
+
     /// @dev A cheat code's time ends with the call that set it, so that handlers set it anew from here.
     uint256 public time;
-    uint256 public deposited;
-    uint256 public withdrawn;
-    uint256 public claimed;
-    uint256 public swept;
-    uint256 public donatedWei;
-    uint256 public conservationBreaks;
-    uint256 public replayMoves;
-    mapping(uint32 account => uint256) public signedCaps;
-    mapping(uint32 account => uint256) public requested;
+    /// @notice The first rule that broke, empty while none did.
+    string public broken;
+
+    mapping(bytes32 total => uint256) public totals;
     mapping(bytes32 action => uint256) public calls;
+    // By account
+    mapping(uint32 account => uint256) public signedCaps;
+    mapping(uint32 account => uint256) public signatures;
+    mapping(uint32 account => uint256) public requested;
+    mapping(uint32 account => uint256) public withdrawnBy;
+    mapping(uint32 account => uint256) public metered;
+    mapping(uint32 account => uint256) public debitedAt;
+    mapping(uint32 account => Seen) public seen;
+    // By "what of which contract"
+    mapping(bytes32 change => Proposed) public proposed;
+    mapping(bytes32 value => uint256) public inForce;
+    mapping(bytes32 suspension => uint256) public suspendableFrom;
+    mapping(address settlement => uint256) public lastSeq;
+    uint256 public accountCount;
 
     constructor(uint256 time_) {
         time = time_;
@@ -28,39 +52,69 @@ contract Ghost {
         ++calls[action];
     }
 
-    function addDeposited(uint256 amount) external {
-        deposited += amount;
+    function add(bytes32 total, uint256 amount) external {
+        totals[total] += amount;
     }
 
-    function addWithdrawn(uint256 amount) external {
-        withdrawn += amount;
+    function check(bool holds, string calldata rule) external {
+        if (!holds && bytes(broken).length == 0) broken = rule;
     }
 
-    function addClaimed(uint256 amount) external {
-        claimed += amount;
-    }
+    // Accounts
 
-    function addSwept(uint256 amount) external {
-        swept += amount;
-    }
-
-    function addDonatedWei(uint256 amountWei) external {
-        donatedWei += amountWei;
-    }
-
-    function addSignedCap(uint32 account, uint256 cap) external {
+    function sign(uint32 account, uint256 cap) external {
         signedCaps[account] += cap;
+        ++signatures[account];
+    }
+
+    function signRevocation(uint32 account) external {
+        ++signatures[account];
     }
 
     function request(uint32 account, uint256 cumulative) external {
         if (cumulative > requested[account]) requested[account] = cumulative;
     }
 
-    function breakConservation() external {
-        ++conservationBreaks;
+    function withdraw(uint32 account, uint256 amount) external {
+        withdrawnBy[account] += amount;
+        totals["withdrawn"] += amount;
     }
 
-    function moveOnReplay() external {
-        ++replayMoves;
+    function meter(uint32 account, uint256 cumulative) external {
+        metered[account] = cumulative;
+    }
+
+    function debit(uint32 account, uint256 at) external {
+        debitedAt[account] = at;
+    }
+
+    /// @dev What is seen now becomes what was seen last. What nobody can debit any more is not metered any more either.
+    function see(uint32 account, IParalleliXAICredits.AccountView calldata state) external {
+        uint256 everDeposited = state.netDeposited + withdrawnBy[account];
+        seen[account] = Seen(state.owner, state.settled, state.authNonce, everDeposited);
+        bool live = time <= state.settleDeadline;
+        if (!live || state.settled > metered[account]) metered[account] = state.settled;
+    }
+
+    function seeSeq(address settlement, uint256 seq) external {
+        lastSeq[settlement] = seq;
+    }
+
+    function seeAccounts(uint256 number) external {
+        accountCount = number;
+    }
+
+    // Governance
+
+    function propose(bytes32 change, uint256 value) external {
+        proposed[change] = Proposed(value, time);
+    }
+
+    function setInForce(bytes32 value, uint256 to) external {
+        inForce[value] = to;
+    }
+
+    function rest(bytes32 suspension, uint256 from) external {
+        suspendableFrom[suspension] = from;
     }
 }
