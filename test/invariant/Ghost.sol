@@ -11,6 +11,7 @@ contract Ghost {
         uint64 settled;
         uint32 authNonce;
         uint256 everDeposited;
+        uint256 withdrawn;
     }
 
     struct Proposed {
@@ -29,10 +30,9 @@ contract Ghost {
     mapping(uint32 account => uint256) public signedCaps;
     mapping(uint32 account => uint256) public signatures;
     mapping(uint32 account => uint256) public requested;
-    mapping(uint32 account => uint256) public withdrawnBy;
     mapping(uint32 account => uint256) public metered;
     mapping(uint32 account => uint256) public debitedAt;
-    mapping(uint32 account => Seen) public seen;
+    mapping(uint32 account => Seen) private seen;
     // By "what of which contract"
     mapping(bytes32 change => Proposed) public proposed;
     mapping(bytes32 value => uint256) public inForce;
@@ -56,8 +56,8 @@ contract Ghost {
         totals[total] += amount;
     }
 
-    function check(bool holds, string calldata rule) external {
-        if (!holds && bytes(broken).length == 0) broken = rule;
+    function breakRule(string calldata rule) external {
+        if (bytes(broken).length == 0) broken = rule;
     }
 
     // Accounts
@@ -76,7 +76,7 @@ contract Ghost {
     }
 
     function withdraw(uint32 account, uint256 amount) external {
-        withdrawnBy[account] += amount;
+        seen[account].withdrawn += amount;
         totals["withdrawn"] += amount;
     }
 
@@ -88,20 +88,30 @@ contract Ghost {
         debitedAt[account] = at;
     }
 
+    function allSeen(uint32 number) external view returns (Seen[] memory all) {
+        all = new Seen[](number);
+        for (uint32 i = 0; i < number; ++i) {
+            all[i] = seen[i + 1];
+        }
+    }
+
     /// @dev What is seen now becomes what was seen last. What nobody can debit any more is not metered any more either.
-    function see(uint32 account, IParalleliXAICredits.AccountView calldata state) external {
-        uint256 everDeposited = state.netDeposited + withdrawnBy[account];
-        seen[account] = Seen(state.owner, state.settled, state.authNonce, everDeposited);
-        bool live = time <= state.settleDeadline;
-        if (!live || state.settled > metered[account]) metered[account] = state.settled;
-    }
-
-    function seeSeq(address settlement, uint256 seq) external {
-        lastSeq[settlement] = seq;
-    }
-
-    function seeAccounts(uint256 number) external {
-        accountCount = number;
+    function see(
+        IParalleliXAICredits.AccountView[] calldata states,
+        uint256 accountCount_,
+        address[2] calldata settlements,
+        uint64[2] calldata seqs
+    ) external {
+        for (uint32 id = 1; id <= states.length; ++id) {
+            IParalleliXAICredits.AccountView calldata state = states[id - 1];
+            uint256 withdrawn = seen[id].withdrawn;
+            seen[id] =
+                Seen(state.owner, state.settled, state.authNonce, uint256(state.netDeposited) + withdrawn, withdrawn);
+            bool live = time <= state.settleDeadline;
+            if (!live || state.settled > metered[id]) metered[id] = state.settled;
+        }
+        accountCount = accountCount_;
+        (lastSeq[settlements[0]], lastSeq[settlements[1]]) = (seqs[0], seqs[1]);
     }
 
     // Governance

@@ -108,7 +108,7 @@ abstract contract InvariantsTest is InvariantRules {
     }
 
     function _targetAuthority(AuthorityHandler authority) private {
-        bytes4[11] memory selectors = [
+        bytes4[12] memory selectors = [
             authority.proposeFee.selector,
             authority.acceptFee.selector,
             authority.proposeSettler.selector,
@@ -119,10 +119,11 @@ abstract contract InvariantsTest is InvariantRules {
             authority.skimSurplus.selector,
             authority.suspendDeposits.selector,
             authority.suspendSettler.selector,
-            authority.attack.selector
+            authority.attack.selector,
+            authority.usurp.selector
         ];
         FuzzSelector storage target = _targetOf(address(authority));
-        for (uint256 i = 0; i < 11; ++i) {
+        for (uint256 i = 0; i < 12; ++i) {
             target.selectors.push(selectors[i]);
         }
     }

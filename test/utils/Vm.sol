@@ -29,6 +29,8 @@ interface Vm {
     function stopPrank() external;
     function assume(bool condition) external pure;
     function getCode(string calldata artifact) external view returns (bytes memory);
+    function store(address target, bytes32 slot, bytes32 value) external;
+    function load(address target, bytes32 slot) external view returns (bytes32);
     function etch(address target, bytes calldata code) external;
     function expectRevert() external;
     function expectRevert(bytes4 selector) external;

@@ -18,10 +18,10 @@ contract OperatorHandler is Handler {
         vm.prank(stranger);
         try vault.claim(operator) {
             ghost.add("claimed", amount);
-            ghost.check(_claimable(operator) == 0, "I11: a claim pays all that is claimable");
-            ghost.check(amount == 0 || prlx.balanceOf(payout) > beforeWei, "I11: a claim pays where the registry says");
+            _check(_claimable(operator) == 0, "I11: a claim pays all that is claimable");
+            _check(amount == 0 || prlx.balanceOf(payout) > beforeWei, "I11: a claim pays where the registry says");
         } catch {
-            ghost.check(_claimable(operator) == amount, "I4: a claim that fails keeps the credits");
+            _check(_claimable(operator) == amount, "I4: a claim that fails keeps the credits");
         }
     }
 
@@ -57,8 +57,8 @@ contract OperatorHandler is Handler {
         (uint256 value, uint256 at) = ghost.proposed(keccak256(abi.encode("payout", operator)));
         vm.prank(operatorOwner);
         try registry.acceptPayout() {
-            ghost.check(_now() >= at + 24 hours, "I11: a payout address changes after a day");
-            ghost.check(uint160(registry.payoutOf(operator)) == value, "I11: to the one that was announced");
+            _check(_now() >= at + 24 hours, "I11: a payout address changes after a day");
+            _check(uint160(registry.payoutOf(operator)) == value, "I11: to the one that was announced");
         } catch {}
     }
 
@@ -89,7 +89,7 @@ contract OperatorHandler is Handler {
         vm.prank(operatorOwner);
         try registry.withdrawStake() {
             ghost.add("unstaked", unbonding);
-            ghost.check(_now() >= at + 7 days, "I11: stake leaves a week after it was last unstaked");
+            _check(_now() >= at + 7 days, "I11: stake leaves a week after it was last unstaked");
         } catch {}
     }
 
@@ -100,8 +100,8 @@ contract OperatorHandler is Handler {
         vm.prank(disputer);
         try registry.slash(operator, amount, bytes32(++incidents)) {
             (, uint256 at) = ghost.proposed(what);
-            ghost.check(amount <= INCIDENT_CAP, "I11: an incident takes at most its cap");
-            ghost.check(at == 0 || _now() >= at + 24 hours, "I11: a slash a day");
+            _check(amount <= INCIDENT_CAP, "I11: an incident takes at most its cap");
+            _check(at == 0 || _now() >= at + 24 hours, "I11: a slash a day");
             ghost.propose(what, amount);
         } catch {}
     }

@@ -23,7 +23,7 @@ contract PayerHandler is Handler {
         try vault.depositFor(payer, amount) {
             ghost.add("deposited", amount);
         } catch {}
-        ghost.check(_view(account).settleDeadline == deadline, "I7: a deposit moves no deadline");
+        _check(_view(account).settleDeadline == deadline, "I7: a deposit moves no deadline");
     }
 
     function authorize(uint256 seed, uint64 cap, uint48 exposure, uint40 duration) external action("authorize") {
@@ -39,7 +39,7 @@ contract PayerHandler is Handler {
             lastAuthorization = authorization;
             lastSignature = signature;
         } catch {}
-        ghost.check(vault.locked(account) >= lockedBefore, "I8b: a signature lowers no lock");
+        _check(vault.locked(account) >= lockedBefore, "I8b: a signature lowers no lock");
     }
 
     /// @dev Whoever saw a signature tries it again, or with one field changed.
@@ -51,7 +51,7 @@ contract PayerHandler is Handler {
         if (field % 4 == 3) authorization.owner = relayer;
         vm.prank(relayer);
         try vault.authorize(authorization, lastSignature) {
-            ghost.check(false, "I2: a signature counts once");
+            _check(false, "I2: a signature counts once");
         } catch {}
     }
 
@@ -69,7 +69,7 @@ contract PayerHandler is Handler {
             vault.revoke();
         }
         ghost.signRevocation(account);
-        ghost.check(vault.locked(account) == lockedBefore, "I8b: a revocation leaves the lock");
+        _check(vault.locked(account) == lockedBefore, "I8b: a revocation leaves the lock");
     }
 
     /// @dev The settler attests whatever it is asked to.
@@ -82,7 +82,7 @@ contract PayerHandler is Handler {
         bytes memory signature = _signClearance(settlerKey, clearance);
         vm.prank(payer);
         try vault.closeWithClearance(clearance, signature) {
-            ghost.check(vault.locked(account) == 0, "I7: a clearance unlocks everything");
+            _check(vault.locked(account) == 0, "I7: a clearance unlocks everything");
         } catch {}
     }
 
@@ -96,9 +96,9 @@ contract PayerHandler is Handler {
         vm.prank(payer);
         try vault.withdraw(amount, payer) {
             ghost.withdraw(account, amount);
-            ghost.check(amount <= free, "I8: nothing above the free credits leaves");
+            _check(amount <= free, "I8: nothing above the free credits leaves");
         } catch {}
-        ghost.check(vault.locked(account) == lockedBefore, "I8b: a withdrawal leaves the lock");
+        _check(vault.locked(account) == lockedBefore, "I8b: a withdrawal leaves the lock");
     }
 
     function donate(uint256 seed, uint64 amountWei) external action("donate") {

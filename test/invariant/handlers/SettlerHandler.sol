@@ -45,13 +45,13 @@ contract SettlerHandler is Handler {
         Row[] memory rows = lastRows;
         _settleChecked(rows, 1);
         if (!split) {
-            ghost.check(_settleChecked(rows, 1) == 0, "I5: a batch that comes again at once moves nothing");
+            _check(_settleChecked(rows, 1) == 0, "I5: a batch that comes again at once moves nothing");
             return;
         }
         for (uint256 i = rows.length; i > 0; --i) {
             Row[] memory one = new Row[](1);
             one[0] = rows[i - 1];
-            ghost.check(_settleChecked(one, 1) == 0, "I5: split and reversed it moves nothing either");
+            _check(_settleChecked(one, 1) == 0, "I5: split and reversed it moves nothing either");
         }
         _remember(rows);
     }
@@ -63,7 +63,7 @@ contract SettlerHandler is Handler {
         (, uint256 key) = makeActor("stranger");
         bytes memory signature = _signBatch(key, seq, "root", rows, _now());
         try settlement.settle(seq, "root", rows, _now(), signature) {
-            ghost.check(false, "I11: only the settler's batches count");
+            _check(false, "I11: only the settler's batches count");
         } catch {}
     }
 
@@ -96,15 +96,15 @@ contract SettlerHandler is Handler {
 
         bool done = _send(rows, batches);
         (uint40 suspendedUntil,) = settlement.settlerSuspension();
-        ghost.check(done == (_now() >= suspendedUntil), "I10: no row stops a batch, a suspension does");
+        _check(done == (_now() >= suspendedUntil), "I10: no row stops a batch, a suspension does");
         Totals memory got = _totals();
         moved = got.settled - before.settled;
         uint256 credited = got.claimable - before.claimable;
         uint256 fee = got.fees - before.fees;
-        ghost.check(moved == credited + fee, "I4: debited = credited + fee");
+        _check(moved == credited + fee, "I4: debited = credited + fee");
         uint256 exactFee = moved * settlement.feeBps();
-        ghost.check(fee * 10_000 <= exactFee, "I12: the fee is rounded down");
-        ghost.check(exactFee < (fee + rows.length) * 10_000, "I12: by less than a credit a group");
+        _check(fee * 10_000 <= exactFee, "I12: the fee is rounded down");
+        _check(exactFee < (fee + rows.length) * 10_000, "I12: by less than a credit a group");
         for (uint32 id = 1; id <= PAYERS; ++id) {
             _checkAccount(id, accounts[id - 1], rows);
         }
@@ -140,14 +140,14 @@ contract SettlerHandler is Handler {
             named = named || rows[i].account == id;
         }
         bool same = keccak256(abi.encode(got)) == keccak256(abi.encode(before));
-        ghost.check(named || same, "I10: a row of one account changes no other");
+        _check(named || same, "I10: a row of one account changes no other");
         if (got.settled == before.settled) return;
 
-        ghost.check(got.settled - before.settled <= before.exposure, "I9: one exposure a transaction");
-        ghost.check(
+        _check(got.settled - before.settled <= before.exposure, "I9: one exposure a transaction");
+        _check(
             ghost.debitedAt(id) == 0 || _now() >= ghost.debitedAt(id) + VELOCITY_WINDOW, "I9: one transaction a window"
         );
-        ghost.check(_now() <= before.settleDeadline, "I7: no debit after the deadline");
+        _check(_now() <= before.settleDeadline, "I7: no debit after the deadline");
         ghost.debit(id, _now());
     }
 
@@ -157,8 +157,8 @@ contract SettlerHandler is Handler {
         for (uint256 i = 0; i < rows.length; ++i) {
             named = named || rows[i].operator == id;
         }
-        ghost.check(named || got.claimable == before.claimable, "I10: a group of one operator credits no other");
-        ghost.check(got.payout == before.payout, "I11: a batch moves no payout address");
+        _check(named || got.claimable == before.claimable, "I10: a group of one operator credits no other");
+        _check(got.payout == before.payout, "I11: a batch moves no payout address");
     }
 
     function _totals() private view returns (Totals memory totals) {
