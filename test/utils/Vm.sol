@@ -44,6 +44,7 @@ interface Vm {
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
 
     function readFile(string calldata path) external view returns (string memory);
+    function readFileBinary(string calldata path) external view returns (bytes memory);
     function writeJson(string calldata json, string calldata path) external;
     function createDir(string calldata path, bool recursive) external;
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
@@ -64,6 +65,7 @@ interface Vm {
     function toString(uint256 value) external pure returns (string memory);
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
+    function envOr(string calldata name, uint256 fallbackValue) external view returns (uint256);
     function exists(string calldata path) external view returns (bool);
     function readCallers() external returns (uint8 mode, address sender, address origin);
     function startBroadcast() external;

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod bench; // `cargo xtask bench`
+pub mod mutate; // `cargo xtask mutate`
 pub mod suite; // `cargo xtask test`
 pub mod up; // `cargo xtask up`
 

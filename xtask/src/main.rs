@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
+use xtask::mutate;
 use xtask::stop::Stop;
 use xtask::suite::{self, Step};
 use xtask::up::{self, Wish};
@@ -45,6 +46,18 @@ enum Command {
         #[arg(long, value_enum, value_name = "STEP")]
         only: Option<Step>,
     },
+    /// Break the contracts in many small ways and count how many the tests find; lists the survivors
+    Mutate {
+        /// Only every n-th mutant
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        every: usize,
+        /// Only files whose path contains this
+        #[arg(long, value_name = "PART")]
+        file: Option<String>,
+        /// How many to test at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Measure one part; prints lines `figure NAME VALUE UNIT`
     Bench {
         /// What to measure
@@ -59,6 +72,7 @@ fn main() -> ExitCode {
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Mutate { every, file, jobs } => mutate::run(&workspace, &mutate::Wish { every, file, jobs }, &stop).map(|()| true),
         Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
     });
     match result {
