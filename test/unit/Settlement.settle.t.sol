@@ -217,6 +217,23 @@ contract SettleTest is Base {
         assertEq(vault.fees(), 15, "fees");
     }
 
+    function test_RowsExactlyAtACeilingAreNotShort() public {
+        vm.recordLogs();
+        _settle(abi.encodePacked(opals, uint16(2), a, uint64(100), b, uint64(1)));
+        assertEq(vm.getRecordedLogs().length, 2, "the two events of a batch, and none of a short row");
+        assertEq(_view(a).settled, 100, "exactly one exposure");
+        vm.prank(bob);
+        vault.withdraw(vault.free(b), bob);
+        _skip(VELOCITY_WINDOW);
+        vm.recordLogs();
+        _settle(_rows(opals, b, 101));
+        assertEq(vm.getRecordedLogs().length, 2, "exactly one exposure again");
+        _skip(VELOCITY_WINDOW);
+        vm.recordLogs();
+        _settle(_rows(opals, a, 101));
+        assertEq(vm.getRecordedLogs().length, 2, "well below it");
+    }
+
     function test_LimitClampsToWhatIsDeposited() public {
         vm.prank(alice);
         vault.revoke();

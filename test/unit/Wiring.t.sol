@@ -107,6 +107,16 @@ contract VaultWiringTest is Base {
         vm.prank(owner);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
         fresh.initialize(address(settlement), address(0), guardian);
+        Settlement its = System.settlement(fresh, registry, owner, settler, guardian, FEE_BPS);
+        vm.prank(owner);
+        vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
+        fresh.initialize(address(its), address(registry), address(0));
+        vm.prank(owner);
+        vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
+        fresh.initialize(address(0), address(registry), guardian);
+        vm.prank(owner);
+        vm.expectPartialRevert(IParalleliXAICredits.ForeignSettlement.selector);
+        fresh.proposeSettlement(address(settlement));
     }
 
     function test_SettlementChangesAfterTwiceTheExitDelay() public {

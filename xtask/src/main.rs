@@ -51,6 +51,9 @@ enum Command {
         /// Only every n-th mutant
         #[arg(long, default_value_t = 1, value_name = "N")]
         every: usize,
+        /// Pass over the first ones
+        #[arg(long, default_value_t = 0, value_name = "COUNT")]
+        skip: usize,
         /// Only files whose path contains this
         #[arg(long, value_name = "PART")]
         file: Option<String>,
@@ -72,7 +75,9 @@ fn main() -> ExitCode {
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
-        Command::Mutate { every, file, jobs } => mutate::run(&workspace, &mutate::Wish { every, file, jobs }, &stop).map(|()| true),
+        Command::Mutate { every, skip, file, jobs } => {
+            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs }, &stop).map(|()| true)
+        }
         Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
     });
     match result {

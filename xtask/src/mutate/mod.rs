@@ -44,6 +44,8 @@ const BASES: [&str; 2] = ["test/Base.sol", "test/Vectors.t.sol"];
 pub struct Wish {
     /// Only every n-th mutant; 1 for all.
     pub every: usize,
+    /// How many to pass over at the start.
+    pub skip: usize,
     /// Only files whose path contains this.
     pub file: Option<String>,
     /// How many run at once.
@@ -109,7 +111,7 @@ fn tasks(workspace: &Workspace, wish: &Wish) -> Result<Vec<Task>> {
             tasks.extend(mutants(&source).into_iter().map(|mutant| Task { file: file.clone(), mutant }));
         }
     }
-    Ok(tasks.into_iter().step_by(wish.every.max(1)).collect())
+    Ok(tasks.into_iter().skip(wish.skip).step_by(wish.every.max(1)).collect())
 }
 
 /// Takes one mutant after the other until none is left.
