@@ -75,57 +75,95 @@ abstract contract SymbolicVault is Test {
         vm.store(address(vault), slot, bytes32(id));
     }
 
-    /// @dev Any state of account `id` that satisfies I2 and I3.
+    /// @dev Any state of account `id` that satisfies I2 and I3: `settled <= limit`, neither total beyond the ledger's end.
     function _anyState(uint256 id, address owner) internal returns (State memory state) {
-        state.owner = owner;
-        state.settled = svm.createUint(64, "settled");
-        state.netDeposited = svm.createUint(64, "netDeposited");
-        state.authorizedCum = svm.createUint(64, "authorizedCum");
-        state.exposure = svm.createUint(48, "exposure");
-        state.lastSettledAt = svm.createUint(40, "lastSettledAt");
-        state.settleDeadline = svm.createUint(40, "settleDeadline");
-        state.authNonce = svm.createUint(31, "authNonce");
-        vm.assume(state.netDeposited <= MAX_CREDITS && state.authorizedCum <= MAX_CREDITS);
-        state.limit = state.netDeposited < state.authorizedCum ? state.netDeposited : state.authorizedCum;
+        uint256 hot = svm.createUint(256, "hot slot");
+        uint256 surplus = svm.createUint(64, "surplus");
+        uint256 nonce = svm.createUint(31, "authNonce");
+        vm.store(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id), bytes32(hot));
+        uint256 cold = uint256(uint160(owner)) | nonce << 160 | surplus << 192;
+        vm.store(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id + 1), bytes32(cold));
+        state = _state(id);
+        vm.assume(surplus != 1 << 63);
+        vm.assume(state.netDeposited <= MAX_CREDITS);
+        vm.assume(state.authorizedCum <= MAX_CREDITS);
         vm.assume(state.settled <= state.limit);
         vm.assume(state.lastSettledAt <= block.timestamp);
-
-        uint256 hot = state.settled | state.limit << 64 | state.exposure << 128 | state.lastSettledAt << 176
-            | state.settleDeadline << 216;
-        uint256 surplus = uint64(int64(uint64(state.netDeposited)) - int64(uint64(state.authorizedCum)));
-        uint256 cold = uint256(uint160(owner)) | state.authNonce << 160 | surplus << 192;
-        vm.store(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id), bytes32(hot));
-        vm.store(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id + 1), bytes32(cold));
     }
 
-    function _state(uint32 id) internal view returns (State memory) {
-        uint32[] memory ids = new uint32[](1);
-        ids[0] = id;
-        IParalleliXAICredits.AccountView memory account = vault.accounts(ids)[0];
-        return State({
-            settled: account.settled,
-            limit: account.limit,
-            exposure: account.exposure,
-            lastSettledAt: account.lastSettledAt,
-            settleDeadline: account.settleDeadline,
-            netDeposited: account.netDeposited,
-            authorizedCum: account.authorizedCum,
-            authNonce: account.authNonce,
-            owner: account.owner
-        });
+    /// @dev Read from the slots, and without a branch: each would double what the solver has to look at.
+    function _state(uint256 id) internal view returns (State memory state) {
+        uint256 hot = uint256(vm.load(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id)));
+        uint256 cold = uint256(vm.load(address(vault), bytes32(ACCOUNTS_SLOT + 2 * id + 1)));
+        state.settled = uint64(hot);
+        state.limit = uint64(hot >> 64);
+        state.exposure = uint48(hot >> 128);
+        state.lastSettledAt = uint40(hot >> 176);
+        state.settleDeadline = hot >> 216;
+        state.owner = address(uint160(cold));
+        state.authNonce = uint32(cold >> 160);
+        unchecked {
+            uint256 surplus = cold >> 192;
+            uint256 negative = surplus >> 63;
+            uint256 size = uint64((surplus ^ (0 - negative)) + negative);
+            state.netDeposited = state.limit + (size & (negative - 1));
+            state.authorizedCum = state.limit + (size & (0 - negative));
+        }
     }
 
-    function _claimable(uint32 id) internal view returns (uint256) {
-        uint32[] memory ids = new uint32[](1);
-        ids[0] = id;
-        return vault.operators(ids)[0].claimable;
+    function _claimable(uint256 id) internal view returns (uint256) {
+        return uint64(uint256(vm.load(address(vault), bytes32(OPERATORS_SLOT + id))));
     }
 
-    /// @dev I2 and I3.
-    function _assertRules(State memory state) internal pure {
-        assert(state.settled <= state.authorizedCum);
-        assert(state.settled <= state.netDeposited);
-        assert(state.limit == (state.netDeposited < state.authorizedCum ? state.netDeposited : state.authorizedCum));
-        assert(state.netDeposited <= MAX_CREDITS && state.authorizedCum <= MAX_CREDITS);
+    function _fees() internal view returns (uint256) {
+        return uint64(uint256(vm.load(address(vault), bytes32(FEES_SLOT))) >> 160);
+    }
+
+    // `&&` and `||` branch; these do not
+
+    function _and(bool left, bool right) internal pure returns (bool both) {
+        assembly ("memory-safe") {
+            both := and(left, right)
+        }
+    }
+
+    function _or(bool left, bool right) internal pure returns (bool either) {
+        assembly ("memory-safe") {
+            either := or(left, right)
+        }
+    }
+
+    /// @dev `condition` implies `consequence`.
+    function _if(bool condition, bool consequence) internal pure returns (bool) {
+        return _or(!condition, consequence);
+    }
+
+    function _min(uint256 left, uint256 right) internal pure returns (uint256) {
+        unchecked {
+            uint256 less;
+            assembly ("memory-safe") {
+                less := lt(left, right)
+            }
+            return right ^ ((left ^ right) & (0 - less));
+        }
+    }
+
+    /// @dev The lock as `docs/protocol.md` defines it.
+    function _locked(State memory state) internal view returns (uint256) {
+        uint256 live;
+        uint256 deadline = state.settleDeadline;
+        assembly ("memory-safe") {
+            live := iszero(gt(timestamp(), deadline))
+        }
+        unchecked {
+            return _min(state.exposure, state.limit - state.settled) & (0 - live);
+        }
+    }
+
+    /// @dev I2 and I3. That `limit` is the lower of both totals is in how `_state` reads them.
+    function _rules(State memory state) internal pure returns (bool ok) {
+        ok = _and(state.settled <= state.authorizedCum, state.settled <= state.netDeposited);
+        ok = _and(ok, state.netDeposited <= MAX_CREDITS);
+        ok = _and(ok, state.authorizedCum <= MAX_CREDITS);
     }
 }

@@ -66,6 +66,9 @@ interface Vm {
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
     function envOr(string calldata name, uint256 fallbackValue) external view returns (uint256);
+    function setEnv(string calldata name, string calldata value) external;
+    function writeFile(string calldata path, string calldata data) external;
+    function removeFile(string calldata path) external;
     function exists(string calldata path) external view returns (bool);
     function readCallers() external returns (uint8 mode, address sender, address origin);
     function startBroadcast() external;
