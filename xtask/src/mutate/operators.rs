@@ -84,8 +84,8 @@ fn masked(source: &str) -> String {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if depth == 0 && rest.starts_with("import ") {
             rest.find(';').map_or(rest.len(), |end| end + 1)
-        } else if rest.starts_with('"') {
-            rest[1..].find('"').map_or(rest.len(), |end| end + 2)
+        } else if let Some(text) = rest.strip_prefix('"') {
+            text.find('"').map_or(rest.len(), |end| end + 2)
         } else {
             0
         };
