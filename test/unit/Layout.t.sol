@@ -40,6 +40,18 @@ contract LayoutTest is Base {
         assertEq(_view(account).limit, 100, "limit");
     }
 
+    function test_TheSmallestSurplusesCount() public {
+        uint32 account = _fund(alice, aliceKey, 701, 700, 100);
+        assertEq(_view(account).netDeposited, 701, "one more deposited");
+        assertEq(_view(account).authorizedCum, 700, "than authorized");
+        account = _fund(bob, bobKey, 699, 700, 100);
+        assertEq(_view(account).netDeposited, 699, "one less deposited");
+        assertEq(_view(account).authorizedCum, 700, "than authorized");
+        account = _deposit(bob, 1);
+        assertEq(_view(account).netDeposited, 700, "as much deposited");
+        assertEq(_view(account).authorizedCum, 700, "as authorized");
+    }
+
     /// @dev Decades of deposits and debits: the account's total meets its end before the vault's liabilities do.
     function test_RevertWhen_AnAccountsTotalPassesTheLedger() public {
         uint32 account = _deposit(alice, 1_000);
