@@ -79,6 +79,7 @@ contract ModelTest is Base {
         assembly ("memory-safe") {
             free := mload(64)
         }
+        uint256 snapshot = vm.snapshotState();
         _setUpWorld();
         bytes memory stream = vm.readFileBinary(path);
         uint256 count = stream.length / (RECORD_WORDS * 8);
@@ -96,7 +97,8 @@ contract ModelTest is Base {
                 require(state[place] == word, StateDiffers(i, operation.kind, place, state[place], word));
             }
         }
-        // Nothing of this stream is needed any more; a hundred of them would not fit into memory.
+        // Nothing of this stream is needed any more, and a hundred of them would not fit into memory.
+        assertTrue(vm.revertToState(snapshot), "as before the stream");
         assembly {
             mstore(64, free)
         }

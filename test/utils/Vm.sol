@@ -66,6 +66,8 @@ interface Vm {
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
     function envOr(string calldata name, uint256 fallbackValue) external view returns (uint256);
+    function snapshotState() external returns (uint256 snapshot);
+    function revertToState(uint256 snapshot) external returns (bool done);
     function setEnv(string calldata name, string calldata value) external;
     function writeFile(string calldata path, string calldata data) external;
     function removeFile(string calldata path) external;
