@@ -163,6 +163,14 @@ contract VaultWiringTest is Base {
 
         vm.prank(owner);
         vault.proposeSettlement(address(next));
+        (, readyAt) = vault.proposedSettlement();
+        vm.warp(readyAt + 7 days);
+        vm.prank(owner);
+        vault.acceptSettlement();
+        assertEq(vault.settlement(), address(next), "accepted in the last second");
+
+        vm.prank(owner);
+        vault.proposeSettlement(address(next));
         vm.prank(owner);
         vault.proposeSettlement(address(0));
         _skip(2 * EXIT_DELAY);
