@@ -22,22 +22,32 @@ contract PayersProof is SymbolicVault {
         State memory alice = _anyState(1, ALICE);
         _anyRoles();
         uint256 amount = svm.createUint(64, "amount");
-        uint256 locked = _locked(alice);
-        uint256 beforeWei = prlx.balanceOf(BOB);
+        vm.assume(amount != 0);
+        unchecked {
+            vm.assume(amount <= alice.netDeposited - alice.settled - _locked(alice));
+        }
+
+        vm.prank(ALICE);
+        (bool done,) = address(vault).call(abi.encodeCall(vault.withdraw, (uint64(amount), BOB)));
+
+        assert(done);
+    }
+
+    function check_WithdrawTakesFreeCreditsAndNothingElse() public {
+        State memory alice = _anyState(1, ALICE);
+        uint256 amount = svm.createUint(64, "amount");
 
         vm.prank(ALICE);
         (bool done,) = address(vault).call(abi.encodeCall(vault.withdraw, (uint64(amount), BOB)));
 
         State memory got = _state(1);
         unchecked {
-            bool free = _and(amount != 0, amount <= alice.netDeposited - alice.settled - locked);
-            bool ok = _and(done == free, _rules(got));
+            bool ok = _and(_rules(got), got.settled == alice.settled);
+            ok = _and(ok, _if(done, amount <= alice.netDeposited - alice.settled - _locked(alice)));
             ok = _and(ok, _if(done, got.netDeposited + amount == alice.netDeposited));
             ok = _and(ok, _if(!done, got.netDeposited == alice.netDeposited));
-            ok = _and(ok, got.settled == alice.settled);
             ok = _and(ok, got.authorizedCum == alice.authorizedCum);
-            ok = _and(ok, _locked(got) == locked);
-            ok = _and(ok, _if(done, prlx.balanceOf(BOB) == beforeWei + amount * 1e9));
+            ok = _and(ok, _locked(got) == _locked(alice));
             assert(ok);
         }
     }
