@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use wire::B256;
 use wire::node::{FailureCode, FinishReason, FromNode, Job};
+use wire::proof::{self, Window};
 
 use super::Node;
 use super::serve::{Cancel, ServeEvent, ServeJob, ServingModel};
@@ -35,7 +36,7 @@ pub(super) struct Answering {
 }
 
 enum End {
-    Finished { reason: FinishReason, proof_root: B256 },
+    Finished { reason: FinishReason, windows: Vec<Window> },
     Failed { code: FailureCode, message: String },
 }
 
@@ -53,8 +54,11 @@ impl Answering {
         metrics::counter!("node_completion_tokens_total").increment(completion_tokens as u64);
         metrics::counter!("node_prompt_tokens_total").increment(prompt_tokens as u64);
         let (frame, outcome) = match end {
-            End::Finished { reason, proof_root } => {
-                answer.proof_root = proof_root;
+            End::Finished { reason, windows } => {
+                answer.proof_root = proof::root(&windows);
+                if !windows.is_empty() {
+                    self.node.keep_proof(request_id, windows).await;
+                }
                 let outcome = format!("{reason:?}").to_lowercase();
                 (self.finished(answer, reason, linked).await, outcome)
             }
@@ -94,7 +98,7 @@ impl Answering {
             for event in ready.drain(..) {
                 match event {
                     ServeEvent::Tokens(tokens) => completion.extend(tokens),
-                    ServeEvent::Finished { reason, proof_root } => end = Some(End::Finished { reason, proof_root }),
+                    ServeEvent::Finished { reason, windows } => end = Some(End::Finished { reason, windows }),
                     ServeEvent::Failed { code, message } => end = Some(End::Failed { code, message }),
                 }
             }

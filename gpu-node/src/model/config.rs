@@ -44,9 +44,16 @@ pub struct DecoderConfig {
 pub enum RopeScaling {
     None,
     /// Frequencies divided by `factor`.
-    Linear { factor: f64 },
+    Linear {
+        factor: f64,
+    },
     /// Llama 3.1: low frequencies divided by `factor`, high ones kept, those between blended.
-    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_context_tokens: f64 },
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_context_tokens: f64,
+    },
 }
 
 /// Why a `config.json` was refused.

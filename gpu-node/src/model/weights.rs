@@ -112,7 +112,13 @@ impl Weights {
     fn stored(&self, name: &str, dtype: Dtype, expected: &[usize]) -> Result<Range<usize>, WeightsError> {
         let tensor = self.tensors.get(name).ok_or_else(|| WeightsError::Missing { name: name.to_owned() })?;
         if tensor.dtype != dtype {
-            let expected = if dtype == Dtype::F32 { "F32" } else if dtype == Dtype::F16 { "F16" } else { "U8 in panels" };
+            let expected = if dtype == Dtype::F32 {
+                "F32"
+            } else if dtype == Dtype::F16 {
+                "F16"
+            } else {
+                "U8 in panels"
+            };
             return Err(WeightsError::Storage { name: name.to_owned(), found: format!("{:?}", tensor.dtype), expected });
         }
         if tensor.shape != expected {

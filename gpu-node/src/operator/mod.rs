@@ -13,6 +13,7 @@ mod progress;
 pub mod register;
 pub mod run;
 pub mod status;
+pub mod verify;
 
 use std::fmt::Display;
 use std::future::Future;

@@ -8,6 +8,7 @@ mod jobs;
 mod links;
 mod outbox;
 mod process;
+mod proofs;
 mod receipts;
 mod rig;
 mod terms;

@@ -194,4 +194,3 @@ impl Write for Rooted {
         self.file.flush()
     }
 }
-
