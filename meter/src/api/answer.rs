@@ -6,6 +6,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use serde_json::{Value, json};
+use wire::node::SamplingParams;
 use wire::{AmountError, B256, ModelRate, message_cost_up};
 
 use super::error::ApiError;
@@ -42,6 +43,17 @@ pub(super) struct Frame {
     pub(super) max_tokens: u32,
     /// Whether credits set it.
     pub(super) clamped: bool,
+    /// What a verifier needs beside the receipt, when the client asked for it.
+    pub(super) echo: Option<Echo>,
+}
+
+/// The request as it was dispatched.
+#[derive(Clone)]
+pub(super) struct Echo {
+    /// Token ids of the rendered prompt.
+    pub(super) prompt_token_ids: Vec<u32>,
+    /// With the seed and the ceiling in force.
+    pub(super) params: SamplingParams,
 }
 
 /// Renders `text_bytes` of prompt by `render`, off the request threads when it is long; few at once.
@@ -73,12 +85,21 @@ pub(super) async fn respond(
     let length = answer_length(&model, prompt.len(), options.max_tokens, shape)?;
     let request_id = B256::from(rand::random::<[u8; 32]>());
     let created = state.serving.rooms().clock.now_s();
+    let mut echo = options.return_token_ids.then(|| Echo { prompt_token_ids: prompt.clone(), params: options.params.clone() });
     let order = Order { request_id, payer, model: Arc::clone(&model), prompt, params: options.params, length };
     let answer = state.serving.serve(order).await.map_err(|error| ApiError::from(error).of_request(request_id.to_string()))?;
 
     let reservation = answer.reservation;
-    let frame =
-        Frame { shape, request_id, model: model.id.clone(), created, max_tokens: reservation.max_tokens, clamped: reservation.clamped };
+    echo.iter_mut().for_each(|echo| echo.params.max_tokens = reservation.max_tokens);
+    let frame = Frame {
+        shape,
+        request_id,
+        model: model.id.clone(),
+        created,
+        max_tokens: reservation.max_tokens,
+        clamped: reservation.clamped,
+        echo,
+    };
     let mut response = if options.stream {
         sse::respond(frame, answer, options.include_usage).await?
     } else {
@@ -166,6 +187,7 @@ impl Frame {
             Shape::Text => ("text_completion", json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason })),
         };
         let mut body = self.object(object, json!([choice]));
+        self.add_token_ids(&mut body, outcome);
         body["usage"] = usage(outcome);
         body["parallelix"] = self.parallelix(outcome);
         body
@@ -177,14 +199,27 @@ impl Frame {
         json!({ "id": id, "object": object, "created": self.created, "model": self.model, "choices": choices })
     }
 
-    /// Which receipt, which node, under which ceiling.
+    /// Token ids where vLLM has them, when the client asked for them: on the answer's one choice, and the prompt's beside the choices
+    /// (of a chat) or on the choice (of a text completion).
+    pub(super) fn add_token_ids(&self, body: &mut Value, outcome: &Outcome) {
+        let Some(echo) = &self.echo else { return };
+        body["choices"][0]["token_ids"] = json!(outcome.token_ids);
+        let holder = if self.shape == Shape::Chat { body } else { &mut body["choices"][0] };
+        holder["prompt_token_ids"] = json!(echo.prompt_token_ids);
+    }
+
+    /// Which receipt, which node, under which ceiling; with the parameters when the client asked for token ids.
     pub(super) fn parallelix(&self, outcome: &Outcome) -> Value {
         let ServedBy { node, operator, fallback } = outcome.by;
-        json!({
+        let mut about = json!({
             "receipt_id": self.request_id, "receipt_state": outcome.state,
             "node": node, "operator": operator, "fallback": fallback,
             "max_tokens": self.max_tokens, "clamped": self.clamped,
-        })
+        });
+        if let Some(echo) = &self.echo {
+            about["params"] = json!(echo.params);
+        }
+        about
     }
 
     /// A refusal, or a failure with what was charged for what arrived.
@@ -194,6 +229,10 @@ impl Frame {
             let mut metadata = json!({ "usage": usage(outcome), "parallelix": self.parallelix(outcome) });
             if let Some(text) = partial_text {
                 metadata["partial_text"] = text.into();
+            }
+            if let Some(echo) = &self.echo {
+                metadata["token_ids"] = json!(outcome.token_ids);
+                metadata["prompt_token_ids"] = json!(echo.prompt_token_ids);
             }
             refusal = refusal.with_metadata(metadata).after_billing();
         }
