@@ -131,7 +131,7 @@ fn served(engine: &EngineHandle, prompt: Vec<u32>, params: SamplingParams) -> Bu
 
 /// Names of the comparisons that failed.
 fn failed(report: &Report) -> Vec<&'static str> {
-    assert_eq!(report.verified, false, "{report:?}");
+    assert!(!report.verified, "{report:?}");
     report.statement.iter().filter(|check| !check.equal).map(|check| check.name).collect()
 }
 

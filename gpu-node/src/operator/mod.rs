@@ -14,6 +14,7 @@ pub mod register;
 pub mod run;
 pub mod status;
 pub mod verify;
+mod verify_bench;
 
 use std::fmt::Display;
 use std::future::Future;

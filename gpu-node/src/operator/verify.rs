@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use wire::deployment::Deployment;
 
-use super::print_line;
+use super::{print_line, verify_bench};
 use crate::proof::recompute::Recomputer;
 use crate::proof::verify::{Bundle, Report, Settlement, verify};
 
@@ -24,13 +24,17 @@ const REFUSED: u8 = 5;
   curl -s -H \"Authorization: Bearer $KEY\" $METER/v1/receipts/$ID/proof > proof.json
   gpu-node verify proof.json --answer answer.json --model models/smollm2-135m-instruct --deployment deployment.json
   gpu-node verify bundle.json --model DIR --json
+  gpu-node verify --bench --model DIR
 
 answer.json is the meter's answer to a request with \"return_token_ids\": true; its fields may also stand in the first file.
 Exit codes: 0 everything is equal, 1 could not be checked, 2 usage, 5 something is not equal.")]
 pub struct VerifyArgs {
     /// Receipt, signature and windows, as `GET /v1/receipts/{id}/proof` gives them
-    #[arg(value_name = "RECEIPT.json")]
-    receipt: PathBuf,
+    #[arg(value_name = "RECEIPT.json", required_unless_present = "bench", conflicts_with = "bench")]
+    receipt: Option<PathBuf>,
+    /// Measure verification against generation, 256 + 256 tokens, in place of verifying anything
+    #[arg(long)]
+    bench: bool,
     /// The answer with token ids and parameters, unless the first file has them
     #[arg(long, value_name = "FILE")]
     answer: Option<PathBuf>,
@@ -50,9 +54,10 @@ pub struct VerifyArgs {
 
 impl VerifyArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let bundle = self.bundle()?;
-        let settlement = self.deployment.as_deref().map(read_deployment).transpose()?;
         let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let Some(receipt) = &self.receipt else { return verify_bench::run(&self.model, threads, self.json) };
+        let bundle = self.bundle(receipt)?;
+        let settlement = self.deployment.as_deref().map(read_deployment).transpose()?;
         let mut recomputer = Recomputer::open(&self.model, threads)?;
         let report = verify(&bundle, settlement, &mut recomputer);
         if self.json {
@@ -63,19 +68,16 @@ impl VerifyArgs {
         Ok(if report.verified { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
     }
 
-    fn bundle(&self) -> anyhow::Result<Bundle> {
-        let mut fields = read_object(&self.receipt)?;
+    fn bundle(&self, receipt: &Path) -> anyhow::Result<Bundle> {
+        let mut fields = read_object(receipt)?;
         if let Some(path) = &self.answer {
             fields.extend(answer_fields(&read_object(path)?).with_context(|| path.display().to_string())?);
         }
         let missing = |field: &str| !fields.contains_key(field);
         if let Some(field) = ["token_ids", "prompt_token_ids", "params", "request_id"].into_iter().find(|field| missing(field)) {
-            bail!(
-                "{} has no `{field}`; give the answer to a request with \"return_token_ids\": true as --answer FILE",
-                self.receipt.display()
-            );
+            bail!("{} has no `{field}`; give the answer to a request with \"return_token_ids\": true as --answer FILE", receipt.display());
         }
-        let path = self.receipt.display();
+        let path = receipt.display();
         serde_json::from_value(Value::Object(fields))
             .with_context(|| format!("{path} is no proof as GET /v1/receipts/{{id}}/proof gives it"))
     }

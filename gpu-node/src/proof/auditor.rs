@@ -27,7 +27,7 @@ pub struct AuditedModel {
 
 /// Computes answers again in the background. The model is loaded with the first one.
 pub struct Auditor {
-    queue: Option<SyncSender<Task>>,
+    queue: Option<SyncSender<Box<Task>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -49,7 +49,7 @@ impl Auditor {
     /// Queues an audit; a full queue refuses at once. The receiver ends without a word when this is dropped.
     pub fn submit(&self, job: AuditJob) -> oneshot::Receiver<AuditOutcome> {
         let (reply, outcome) = oneshot::channel();
-        let refused = match self.queue.as_ref().map(|queue| queue.try_send(Task { job, reply })) {
+        let refused = match self.queue.as_ref().map(|queue| queue.try_send(Box::new(Task { job, reply }))) {
             Some(Ok(())) => return outcome,
             Some(Err(TrySendError::Full(task))) => Some((task, "too many audits wait")),
             Some(Err(TrySendError::Disconnected(task))) => Some((task, "the auditor has stopped")),
@@ -70,13 +70,14 @@ impl Drop for Auditor {
     }
 }
 
-fn work(model: &AuditedModel, tasks: &Receiver<Task>, stop: &AtomicBool) {
+fn work(model: &AuditedModel, tasks: &Receiver<Box<Task>>, stop: &AtomicBool) {
     // On Linux the priority is the thread's own, and those that it starts inherit it.
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::warn!(%error, "the auditor could not lower its priority");
     }
     let mut opened: Option<Recomputer> = None;
-    while let Ok(Task { job, reply }) = tasks.recv() {
+    while let Ok(task) = tasks.recv() {
+        let Task { job, reply } = *task;
         if reply.is_closed() || stop.load(Ordering::Relaxed) {
             continue;
         }

@@ -18,7 +18,7 @@ pub const LIMITS: [&str; 5] = [
     "which machine computed the answer, or when: only that these weights under this arithmetic give it",
     "that prompt and answer stayed private: the meter and the node read them",
     "anything about other requests of the same node",
-    "a stop string's place: where an answer was cut, and that nothing came after, is the meter's count",
+    "that the answer is whole: a receipt does not say why an answer ended, so neither a node that stopped early nor a stop string's place shows",
 ];
 
 /// What the contract and chain must be, when the caller knows.

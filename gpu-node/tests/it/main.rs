@@ -13,3 +13,4 @@ mod receipts;
 mod rig;
 mod terms;
 mod tiny;
+mod verify;

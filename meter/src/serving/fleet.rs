@@ -195,17 +195,17 @@ impl Node {
     /// Whether it serves `model` with room for `context_tokens` in one sequence and takes jobs at all.
     pub fn serves(&self, model: &str, context_tokens: u32) -> bool {
         let capable = self.facts.models.iter().any(|served| served.model == model && served.context_tokens >= context_tokens);
-        capable && !self.closed.is_cancelled() && !self.status().draining && self.quarantine().is_none()
+        capable && !self.closed.is_cancelled() && !self.status().draining && self.quarantined().is_none()
     }
 
     /// Why it gets no jobs, if it failed an audit.
     pub fn quarantine(&self) -> Option<Quarantine> {
-        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.quarantined().clone()
     }
 
     /// Takes what the ledger says of it now.
     pub fn set_quarantine(&self, quarantine: Option<Quarantine>) {
-        *self.quarantine.lock().unwrap_or_else(PoisonError::into_inner) = quarantine;
+        *self.quarantined() = quarantine;
         self.room.notify_waiters();
     }
 
@@ -333,6 +333,10 @@ impl Node {
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<B256, JobSlot>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn quarantined(&self) -> MutexGuard<'_, Option<Quarantine>> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self) -> MutexGuard<'_, NodeStatus> {
