@@ -10,6 +10,7 @@ use gpu_node::operator::generate::GenerateArgs;
 use gpu_node::operator::init::InitArgs;
 use gpu_node::operator::key::KeyArgs;
 use gpu_node::operator::model::ModelArgs;
+use gpu_node::operator::perplexity::PerplexityArgs;
 use gpu_node::operator::register::RegisterArgs;
 use gpu_node::operator::run::RunArgs;
 use gpu_node::operator::status::StatusArgs;
@@ -50,6 +51,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Measure how fast this machine serves a model
     Bench(BenchArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     Verify(VerifyArgs),
 }
 
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Status(args) => args.run(),
         Command::Generate(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Perplexity(args) => args.run(),
         Command::Verify(args) => args.run(),
     };
     outcome.unwrap_or_else(|error| {

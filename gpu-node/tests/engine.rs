@@ -7,12 +7,12 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{CONTEXT, EOS, Noise, VOCAB, write_model};
-use gpu_node::backend::{CpuBackend, Row, cpu::Isa};
+use gpu_node::backend::{CpuBackend, PAGE_TOKENS, PageId, Placement, Row, cpu::Isa};
 use gpu_node::engine::{
     Cancel, Decoder, Engine, EngineConfig, EngineEvent, EngineFailure, EngineHandle, EngineJob, Finished, Refusal, StepOutput,
 };
 use gpu_node::model::ModelFolder;
-use gpu_node::proof::{ProofBuilder, proof_root};
+use gpu_node::proof::{proof_root, windows};
 use tokio::sync::mpsc::Receiver;
 use wire::node::{FinishReason, SamplingParams};
 
@@ -36,7 +36,7 @@ fn warm(max_tokens: u32, seed: u64) -> SamplingParams {
 }
 
 fn job(prompt: Vec<u32>, params: SamplingParams) -> EngineJob {
-    EngineJob { prompt, params, cancel: Cancel::default() }
+    EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 }
 }
 
 fn collect(mut events: Receiver<EngineEvent>) -> (Vec<u32>, Result<Finished, EngineFailure>) {
@@ -64,22 +64,26 @@ fn wait_until_idle(engine: &EngineHandle) {
 }
 
 /// Hidden states of a sequence fed `cut` tokens at a time, beside another sequence when `company` is set.
-fn hidden(dir: &tempfile::TempDir, isa: Isa, tokens: &[u32], cut: usize, company: bool) -> Vec<u32> {
+fn hidden(dir: &tempfile::TempDir, isa: Isa, threads: usize, tokens: &[u32], cut: usize, company: bool) -> Vec<u32> {
     let folder = ModelFolder::open(dir.path(), 1, &|_| ()).unwrap();
-    let mut decoder = Decoder::load(&folder, CpuBackend::with_isa(2, isa), CONTEXT, 512).unwrap();
-    let (mut mine, mut other) = (decoder.cache(tokens.len()).unwrap(), decoder.cache(tokens.len()).unwrap());
+    let mut decoder = Decoder::load(&folder, CpuBackend::with_isa(threads, isa), CONTEXT, 512).unwrap();
+    let pages = tokens.len().div_ceil(PAGE_TOKENS) as u32;
+    let mut pool = decoder.pool(2 * pages as usize).unwrap();
+    // Interleaved and backwards: places of pages mean nothing.
+    let [other, mine]: [Vec<PageId>; 2] = [0, 1].map(|which| (0..pages).rev().map(|page| PageId(2 * page + which)).collect());
+    other.iter().chain(&mine).for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
     let others = prompt(tokens.len(), 99);
-    let mut out = StepOutput::default();
+    let mut out = StepOutput { keep_hidden: true, ..StepOutput::default() };
     let mut bits = Vec::new();
     for first in (0..tokens.len()).step_by(cut) {
         let end = (first + cut).min(tokens.len());
-        let mut rows: Vec<Row> = (first..end).map(|position| Row { cache: 1, position }).collect();
+        let mut rows: Vec<Row> = (first..end).map(|position| Row { sequence: 1, position }).collect();
         let mut step_tokens = tokens[first..end].to_vec();
         if company {
-            rows.splice(0..0, (first..end).map(|position| Row { cache: 0, position }));
+            rows.splice(0..0, (first..end).map(|position| Row { sequence: 0, position }));
             step_tokens.splice(0..0, others[first..end].iter().copied());
         }
-        decoder.step(&rows, &step_tokens, &mut [&mut other, &mut mine], &[], &mut out);
+        decoder.step(&Placement { rows: &rows, tables: &[&other, &mine] }, &step_tokens, &mut pool, &[], &mut out);
         let own = out.hidden.len() - (end - first) * decoder.dim();
         bits.extend(out.hidden[own..].iter().map(|x| x.to_bits()));
     }
@@ -89,11 +93,14 @@ fn hidden(dir: &tempfile::TempDir, isa: Isa, tokens: &[u32], cut: usize, company
 #[test]
 fn hidden_states_are_the_same_bits_for_prefill_decode_chunks_company_and_instruction_sets() {
     let dir = model();
-    let tokens = prompt(90, 3);
-    let reference = hidden(&dir, Isa::Scalar, &tokens, 1, false);
+    let tokens = prompt(200, 3);
+    let reference = hidden(&dir, Isa::Scalar, 1, &tokens, 1, false);
     for isa in Isa::available() {
-        for (cut, company) in [(90, false), (1, false), (16, true), (7, true), (1, true)] {
-            assert!(hidden(&dir, isa, &tokens, cut, company) == reference, "{isa:?}, {cut} at a time, company {company}");
+        for (cut, company) in [(200, false), (1, false), (16, true), (7, true), (1, true)] {
+            for threads in [1, 2] {
+                let found = hidden(&dir, isa, threads, &tokens, cut, company);
+                assert!(found == reference, "{isa:?}, {cut} at a time, company {company}, {threads} threads");
+            }
         }
     }
 }
@@ -110,13 +117,14 @@ fn proof_root_equals_that_of_one_prefill_over_prompt_and_answer() {
     let mut decoder = Decoder::load(&folder, CpuBackend::new(1), CONTEXT, 512).unwrap();
     // The last token was drawn and never computed.
     let all: Vec<u32> = prompt.iter().chain(&tokens[..69]).copied().collect();
-    let rows: Vec<Row> = (0..all.len()).map(|position| Row { cache: 0, position }).collect();
-    let mut cache = decoder.cache(all.len()).unwrap();
+    let rows: Vec<Row> = (0..all.len()).map(|position| Row { sequence: 0, position }).collect();
+    let table: Vec<PageId> = (0..all.len().div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
+    let mut pool = decoder.pool(table.len()).unwrap();
+    table.iter().for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
     let mut out = StepOutput::default();
-    decoder.step(&rows, &all, &mut [&mut cache], &[], &mut out);
-    let mut proof = ProofBuilder::new(prompt.len());
-    out.hidden.chunks(decoder.dim()).for_each(|state| proof.push(state));
-    let windows = proof.finish();
+    decoder.step(&Placement { rows: &rows, tables: &[&table] }, &all, &mut pool, &[], &mut out);
+    let digests: Vec<_> = out.digests.iter().map(|digest| digest.unwrap()).collect();
+    let windows = windows(prompt.len(), &digests);
     assert_eq!(windows, finished.windows);
     assert_eq!(proof_root(&windows), finished.proof_root);
     assert_eq!(finished.prompt_hash, wire::receipt::tokens_hash(&prompt));
@@ -226,7 +234,7 @@ fn requests_that_can_not_be_served_are_refused_with_the_reason() {
     let refusal = |prompt: Vec<u32>, params: SamplingParams| engine.submit(job(prompt, params)).err();
     assert!(matches!(refusal(prompt(1000, 1), warm(25, 1)), Some(Refusal::TooLong { context_tokens: CONTEXT, .. })));
     assert!(matches!(refusal(prompt(1, 1), warm(u32::MAX, 1)), Some(Refusal::TooLong { .. })));
-    assert!(matches!(refusal(prompt(400, 1), warm(1, 1)), Some(Refusal::OverBudget { budget_bytes: 200_000, .. })));
+    assert!(matches!(refusal(prompt(400, 1), warm(1, 1)), Some(Refusal::OverBudget { budget_bytes: 196_608, .. })));
     assert_eq!(refusal(vec![], warm(1, 1)), Some(Refusal::EmptyPrompt));
     assert_eq!(refusal(vec![VOCAB as u32], warm(1, 1)), Some(Refusal::TokenBeyondVocabulary { token: VOCAB as u32, vocabulary: VOCAB }));
     assert!(matches!(refusal(prompt(1, 1), SamplingParams { temperature: f32::NAN, ..warm(1, 1) }), Some(Refusal::Params(_))));
@@ -252,17 +260,65 @@ fn stopping_fails_what_is_open_and_refuses_what_comes() {
 
 #[test]
 fn damaged_weights_fail_the_request_and_not_the_engine() {
-    let dir = tempfile::tempdir().unwrap();
-    write_model(dir.path(), |name, values| {
-        if name == "model.embed_tokens.weight" {
-            values[64] = f32::NAN; // token 1
-        }
-    });
+    let dir = model();
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let scales = metadata.info("model.embed_tokens.weight_scale").unwrap().data_offsets.0 + header + 8;
+    // Token 1: lane 1 of the first panel.
+    bytes[scales + 2..scales + 4].copy_from_slice(&half::f16::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
     let engine = start(&dir, EngineConfig::default());
     for _ in 0..2 {
         let (_, outcome) = collect(engine.submit(job(vec![1], warm(4, 1))).unwrap());
-        assert!(matches!(outcome, Err(EngineFailure::Sample(_))), "{outcome:?}");
+        assert_eq!(outcome, Err(EngineFailure::NotFinite));
     }
+    // The same row of the output matrix spoils its logit and nothing else.
+    let (_, outcome) = collect(engine.submit(job(vec![2], warm(4, 1))).unwrap());
+    assert!(matches!(outcome, Err(EngineFailure::Sample(_))), "{outcome:?}");
+}
+
+#[test]
+fn a_prefix_that_was_computed_before_changes_no_bit_of_the_proof() {
+    let dir = model();
+    let fresh = || start(&dir, EngineConfig { prefill_chunk_tokens: 50, ..EngineConfig::default() });
+    let (engine, first) = (fresh(), prompt(300, 21));
+    let (answered, _) = answer(&engine, first.clone(), warm(40, 1));
+    // The next turn: prompt, answer and something new; a page boundary, one before it and one after it.
+    let turn: Vec<u32> = first.iter().chain(&answered).chain(&prompt(60, 22)).copied().collect();
+    for length in [128, 129, 127, 256, 257, 320, 330, 400] {
+        let asked = turn[..length].to_vec();
+        let before = engine.load().prefix_hit_tokens;
+        let (shared_tokens, shared) = answer(&engine, asked.clone(), warm(20, 5));
+        let hit = engine.load().prefix_hit_tokens - before;
+        let expected = ((length - 1).min(339) / PAGE_TOKENS * PAGE_TOKENS) as u64;
+        assert!(hit >= expected, "{hit} of {length} tokens were shared, at least {expected} were there");
+        let (tokens, alone) = answer(&fresh(), asked, warm(20, 5));
+        assert_eq!((shared_tokens, shared.proof_root), (tokens, alone.proof_root), "{length}");
+    }
+    // Another payer's request shares nothing.
+    let before = engine.load().prefix_hit_tokens;
+    let other = EngineJob { scope: 7, ..job(turn, warm(5, 5)) };
+    collect(engine.submit(other).unwrap()).1.unwrap();
+    assert_eq!(engine.load().prefix_hit_tokens, before);
+}
+
+#[test]
+fn preempted_requests_are_computed_again_to_the_same_bits() {
+    let dir = model();
+    // Eight pages; each request ends with three, so that five of them can't stand side by side.
+    let small = EngineConfig { kv_budget_bytes: 8 * 32_768, prefill_chunk_tokens: 64, max_active: 5, ..EngineConfig::default() };
+    let (crowded, roomy) = (start(&dir, small), start(&dir, EngineConfig::default()));
+    let jobs: Vec<EngineJob> = (0..5).map(|i| job(prompt(30 + 5 * i, 40 + i as u64), warm(150, i as u64))).collect();
+    let together: Vec<_> = jobs.iter().map(|job| crowded.submit(job.clone()).unwrap()).collect();
+    for (job, events) in jobs.into_iter().zip(together) {
+        let (crowded_tokens, crowded) = collect(events);
+        let (tokens, finished) = answer(&roomy, job.prompt, job.params);
+        assert_eq!((crowded_tokens, crowded.unwrap().proof_root), (tokens, finished.proof_root));
+    }
+    assert!(crowded.load().preemptions > 0 && roomy.load().preemptions == 0, "{:?}", crowded.load());
+    wait_until_idle(&crowded);
+    assert_eq!(crowded.load().kv_used_bytes, 0);
 }
 
 #[test]

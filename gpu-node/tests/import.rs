@@ -158,7 +158,7 @@ fn imported_folder_serves_verifies_and_is_not_imported_twice() {
     let engine = Engine::start(&dest, EngineConfig { threads: 1, ..EngineConfig::default() }).unwrap();
     assert_eq!(engine.identity().model_root, manifest.model_root);
     let prompt = engine.prompter().encode("hi there").unwrap();
-    let mut events = engine.submit(EngineJob { prompt, params: SamplingParams::greedy(2), cancel: Cancel::default() }).unwrap();
+    let mut events = engine.submit(EngineJob { prompt, params: SamplingParams::greedy(2), cancel: Cancel::default(), scope: 0 }).unwrap();
     assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens(_))));
 }
 

@@ -96,7 +96,7 @@ fn answers(dir: &Path, chats: &[Chat]) -> Vec<Vec<u32>> {
     let engine = Engine::start(dir, EngineConfig { threads: 2, ..EngineConfig::default() }).unwrap();
     let submit = |chat: &Chat| {
         let params = SamplingParams::greedy(64);
-        engine.submit(EngineJob { prompt: chat.prompt.clone(), params, cancel: Cancel::default() }).unwrap()
+        engine.submit(EngineJob { prompt: chat.prompt.clone(), params, cancel: Cancel::default(), scope: 0 }).unwrap()
     };
     let receivers: Vec<_> = chats.iter().map(submit).collect();
     let collect = |mut events: tokio::sync::mpsc::Receiver<EngineEvent>| {

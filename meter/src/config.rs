@@ -266,7 +266,7 @@ fn poll_ms() -> u64 {
 }
 
 fn numeric_contract() -> String {
-    "f32-ref-0".to_owned()
+    "parallelix-x8-1".to_owned()
 }
 
 /// Why a config can't be used.

@@ -22,7 +22,7 @@ pub struct Window {
     pub first_position: u32,
     /// Positions under it.
     pub count: u32,
-    /// keccak256 of the little-endian f32 final-norm hidden states of the positions, in order.
+    /// keccak256 of the positions' digests in order, each keccak256 of the little-endian f32 final-norm hidden state.
     pub digest: B256,
 }
 

@@ -1,14 +1,19 @@
 //! Where the arithmetic runs.
 //!
-//! A back end owns weights, activations and KV caches wherever it computes; the engine holds them as opaque values. Its
-//! promise: every output element has one reduction order, whatever rows stand beside it in the batch, so that prefill,
-//! decode and any mixture give the same bits (`docs/numerics.md`).
+//! A back end owns weights, activations and KV pages wherever it computes; the engine holds them as opaque values. Its
+//! promise: every output element has one order of operations, whatever rows stand beside it in the batch, on every device
+//! (`docs/numerics.md`).
 
 pub mod cpu;
 
-use crate::model::PanelMatrix;
+use alloy::primitives::B256;
+
+use crate::model::{PanelMatrix, RopeScaling};
 
 pub use cpu::CpuBackend;
+
+/// Positions of a KV page, and of a chunk of the contract's softmax.
+pub const PAGE_TOKENS: usize = 64;
 
 /// Why a back end could not take a model or a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,19 +24,31 @@ pub enum BackendError {
     OutOfMemory { bytes: usize },
 }
 
-/// One token of a step: which of the step's caches it belongs to, and its place in that sequence.
+/// One page of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageId(pub u32);
+
+/// One token of a step: which of the step's sequences it belongs to, and its place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    pub cache: usize,
+    pub sequence: usize,
     pub position: usize,
 }
 
-/// Shape of one sequence's keys and values.
+/// Shape of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheShape {
     pub layers: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+}
+
+/// Constants of the rotation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeShape {
+    pub theta: f64,
+    pub head_dim: usize,
+    pub scaling: RopeScaling,
 }
 
 /// Constants of attention.
@@ -40,26 +57,40 @@ pub struct AttentionShape {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// A position attends to so many positions up to its own; to all when `None`.
+    pub window: Option<usize>,
 }
 
-/// Queries, keys and values of a step's rows, before rotation.
-pub struct Projections<'a, T> {
-    pub q: &'a mut T,
-    pub k: &'a mut T,
-    pub v: &'a T,
+/// Queries, keys and values of a step's rows as the projections left them, and what is done to them first.
+pub struct Projections<'a, B: Backend> {
+    pub q: &'a mut B::Tensor,
+    pub k: &'a mut B::Tensor,
+    pub v: &'a mut B::Tensor,
+    /// Of queries, keys and values.
+    pub bias: Option<[&'a B::Vector; 3]>,
+    /// Gains of the norm of each query and key head, before rotation.
+    pub norm: Option<[&'a B::Vector; 2]>,
+    pub eps: f32,
+}
+
+/// Where the rows of a step stand.
+pub struct Placement<'a> {
+    pub rows: &'a [Row],
+    /// Pages of each sequence in the order of its positions, prepared, enough for its rows.
+    pub tables: &'a [&'a [PageId]],
 }
 
 /// The operations of a Llama-family forward pass. Shapes are checked by the caller ([`crate::engine`]) when the model is
 /// loaded; a row is a token, and every operation treats rows independently.
-pub trait Backend: Send + 'static {
+pub trait Backend: Send + Sized + 'static {
     /// Weights `[outputs × inputs]`.
     type Matrix: Send;
-    /// Gains of a norm.
+    /// Gains or biases.
     type Vector: Send;
     /// Activations `[rows × width]`, with room for the most rows of a step.
     type Tensor: Send;
-    /// Keys and values of one sequence, all layers.
-    type Cache: Send;
+    /// Pages of keys and values.
+    type Pool: Send;
     /// Rotation angles by position.
     type Rope: Send;
 
@@ -68,13 +99,16 @@ pub trait Backend: Send + 'static {
     /// Name of the arithmetic, part of the receipt's `engine`. Equal names promise equal bits.
     fn numeric_contract(&self) -> &'static str;
 
-    fn matrix(&self, weight: &PanelMatrix) -> Result<Self::Matrix, BackendError>;
+    fn matrix(&self, weight: PanelMatrix) -> Result<Self::Matrix, BackendError>;
     fn vector(&self, weight: Vec<f32>) -> Result<Self::Vector, BackendError>;
     fn tensor(&self, rows: usize, width: usize) -> Result<Self::Tensor, BackendError>;
-    fn rope(&self, theta: f64, head_dim: usize, positions: usize) -> Result<Self::Rope, BackendError>;
-    fn cache(&self, shape: CacheShape, tokens: usize) -> Result<Self::Cache, BackendError>;
-    /// Bytes that a cache for so many tokens takes.
-    fn cache_bytes(&self, shape: CacheShape, tokens: usize) -> usize;
+    fn rope(&self, shape: RopeShape, positions: usize) -> Result<Self::Rope, BackendError>;
+    /// A pool of at most so many pages.
+    fn pool(&self, shape: CacheShape, pages: usize) -> Result<Self::Pool, BackendError>;
+    /// Bytes of one page.
+    fn page_bytes(&self, shape: CacheShape) -> usize;
+    /// Gives a page its memory, if it has none yet.
+    fn prepare(&mut self, pool: &mut Self::Pool, page: PageId) -> Result<(), BackendError>;
 
     /// `out[i] = table[tokens[i]]`.
     fn embed(&mut self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Tensor);
@@ -86,22 +120,23 @@ pub trait Backend: Send + 'static {
     fn project_add(&mut self, w: &Self::Matrix, x: &Self::Tensor, residual: &mut Self::Tensor);
     /// `out = silu(gate x) · (up x)`, element by element.
     fn project_gated(&mut self, gate: &Self::Matrix, up: &Self::Matrix, x: &Self::Tensor, out: &mut Self::Tensor);
-    /// Rotates queries and keys, appends keys and values to the caches, and attends to every position up to the row's own.
+    /// Adds biases, norms heads, rotates queries and keys, writes keys and values to the pages, and attends to the positions in reach.
     ///
-    /// Rows of one cache come in ascending positions without gaps.
-    #[allow(clippy::too_many_arguments)]
+    /// Rows of one sequence come in ascending positions without gaps.
     fn attend(
         &mut self,
         shape: AttentionShape,
         layer: usize,
-        rows: &[Row],
+        placement: &Placement<'_>,
         rope: &Self::Rope,
-        qkv: Projections<'_, Self::Tensor>,
-        caches: &mut [&mut Self::Cache],
+        qkv: Projections<'_, Self>,
+        pool: &mut Self::Pool,
         out: &mut Self::Tensor,
     );
     /// `out[i] = x[rows[i]]`.
     fn gather(&mut self, x: &Self::Tensor, rows: &[usize], out: &mut Self::Tensor);
+    /// [`crate::proof::position_digest`] of every row.
+    fn digest(&mut self, x: &Self::Tensor, out: &mut Vec<Option<B256>>);
     /// Copies all rows to host memory.
     fn read(&self, x: &Self::Tensor, out: &mut Vec<f32>);
 }

@@ -1,6 +1,8 @@
 //! The Llama-family forward pass over a back end: any mixture of rows in, hidden states and chosen logits out.
 
-use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
+use alloy::primitives::B256;
+
+use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
 use crate::model::{DecoderConfig, ModelFolder, WeightsError};
 
 /// Why a model was not loaded into a back end.
@@ -14,6 +16,8 @@ pub enum LoadError {
 
 struct Layer<B: Backend> {
     attention_norm: B::Vector,
+    qkv_bias: Option<[B::Vector; 3]>,
+    qk_norm: Option<[B::Vector; 2]>,
     q: B::Matrix,
     k: B::Matrix,
     v: B::Matrix,
@@ -54,7 +58,11 @@ pub struct Decoder<B: Backend> {
 /// What a step computed, in host memory.
 #[derive(Debug, Default)]
 pub struct StepOutput {
-    /// Final-norm hidden states `[rows × dim]`.
+    /// Digests of the rows' final-norm hidden states; `None` where one is not finite.
+    pub digests: Vec<Option<B256>>,
+    /// Asks for `hidden`.
+    pub keep_hidden: bool,
+    /// Final-norm hidden states `[rows × dim]`, when asked for.
     pub hidden: Vec<f32>,
     /// Logits `[chosen rows × vocabulary]`.
     pub logits: Vec<f32>,
@@ -66,27 +74,32 @@ impl<B: Backend> Decoder<B> {
         let config = folder.config.clone();
         let (dim, hidden, q_dim, kv_dim) = (config.dim, config.hidden_dim, config.q_dim(), config.kv_dim());
         let matrix = |name: &str, rows: usize, columns: usize| -> Result<B::Matrix, LoadError> {
-            Ok(backend.matrix(&folder.weights.matrix(name, rows, columns)?)?)
+            Ok(backend.matrix(folder.weights.matrix(name, rows, columns)?)?)
         };
-        let vector = |name: &str| -> Result<B::Vector, LoadError> { Ok(backend.vector(folder.weights.vector(name, dim)?)?) };
+        let vector =
+            |name: &str, length: usize| -> Result<B::Vector, LoadError> { Ok(backend.vector(folder.weights.vector(name, length)?)?) };
 
         let mut layers = Vec::with_capacity(config.n_layers);
         for index in 0..config.n_layers {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            let bias = |part: &str, length: usize| vector(&format!("model.layers.{index}.self_attn.{part}_proj.bias"), length);
+            let head_norm = |part: &str| vector(&name(&format!("self_attn.{part}_norm")), config.head_dim);
             layers.push(Layer {
-                attention_norm: vector(&name("input_layernorm"))?,
+                attention_norm: vector(&name("input_layernorm"), dim)?,
+                qkv_bias: if config.qkv_bias { Some([bias("q", q_dim)?, bias("k", kv_dim)?, bias("v", kv_dim)?]) } else { None },
+                qk_norm: if config.qk_norm { Some([head_norm("q")?, head_norm("k")?]) } else { None },
                 q: matrix(&name("self_attn.q_proj"), q_dim, dim)?,
                 k: matrix(&name("self_attn.k_proj"), kv_dim, dim)?,
                 v: matrix(&name("self_attn.v_proj"), kv_dim, dim)?,
                 o: matrix(&name("self_attn.o_proj"), dim, q_dim)?,
-                ffn_norm: vector(&name("post_attention_layernorm"))?,
+                ffn_norm: vector(&name("post_attention_layernorm"), dim)?,
                 gate: matrix(&name("mlp.gate_proj"), hidden, dim)?,
                 up: matrix(&name("mlp.up_proj"), hidden, dim)?,
                 down: matrix(&name("mlp.down_proj"), dim, hidden)?,
             });
         }
         let embedding = matrix("model.embed_tokens.weight", config.vocab_size, dim)?;
-        let final_norm = vector("model.norm.weight")?;
+        let final_norm = vector("model.norm.weight", dim)?;
         let lm_head = if config.tied_embeddings { None } else { Some(matrix("lm_head.weight", config.vocab_size, dim)?) };
 
         let scratch = Scratch {
@@ -100,18 +113,24 @@ impl<B: Backend> Decoder<B> {
             chosen: backend.tensor(max_rows, dim)?,
             logits: backend.tensor(0, config.vocab_size)?,
         };
-        let rope = backend.rope(config.rope_theta, config.head_dim, context_tokens)?;
+        let rope = backend
+            .rope(RopeShape { theta: config.rope_theta, head_dim: config.head_dim, scaling: config.rope_scaling }, context_tokens)?;
         Ok(Self { backend, config, embedding, layers, final_norm, lm_head, rope, scratch, max_rows })
     }
 
-    /// An empty cache for so many tokens.
-    pub fn cache(&self, tokens: usize) -> Result<B::Cache, BackendError> {
-        self.backend.cache(self.cache_shape(), tokens)
+    /// A pool of at most so many pages of keys and values.
+    pub fn pool(&self, pages: usize) -> Result<B::Pool, BackendError> {
+        self.backend.pool(self.cache_shape(), pages)
     }
 
-    /// Bytes that such a cache takes.
-    pub fn cache_bytes(&self, tokens: usize) -> usize {
-        self.backend.cache_bytes(self.cache_shape(), tokens)
+    /// Bytes of one page.
+    pub fn page_bytes(&self) -> usize {
+        self.backend.page_bytes(self.cache_shape())
+    }
+
+    /// Gives a page its memory. Every page of a step's tables must have been given some.
+    pub fn prepare(&mut self, pool: &mut B::Pool, page: PageId) -> Result<(), BackendError> {
+        self.backend.prepare(pool, page)
     }
 
     pub fn dim(&self) -> usize {
@@ -127,19 +146,28 @@ impl<B: Backend> Decoder<B> {
         self.max_rows
     }
 
-    /// Computes `rows[i]` for `tokens[i]` and logits for the rows in `chosen`. Rows of one cache stand in ascending
-    /// positions without gaps, following what the cache holds; tokens are inside the vocabulary.
-    pub fn step(&mut self, rows: &[Row], tokens: &[u32], caches: &mut [&mut B::Cache], chosen: &[usize], out: &mut StepOutput) {
+    /// Computes `rows[i]` for `tokens[i]` and logits for the rows in `chosen`. Rows of one sequence stand in ascending
+    /// positions without gaps, following what its pages hold; tokens are inside the vocabulary.
+    pub fn step(&mut self, placement: &Placement<'_>, tokens: &[u32], pool: &mut B::Pool, chosen: &[usize], out: &mut StepOutput) {
+        debug_assert!(placement.rows.iter().all(|row| row.position / PAGE_TOKENS < placement.tables[row.sequence].len()));
         let Self { backend, config, scratch: s, .. } = self;
-        let shape = AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim };
+        let shape =
+            AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim, window: config.sliding_window };
         let eps = config.norm_eps;
 
         backend.embed(&self.embedding, tokens, &mut s.residual);
         for (index, layer) in self.layers.iter().enumerate() {
             backend.norm(&s.residual, &layer.attention_norm, eps, &mut s.normed);
             backend.project(&s.normed, &mut [(&layer.q, &mut s.q), (&layer.k, &mut s.k), (&layer.v, &mut s.v)]);
-            let qkv = Projections { q: &mut s.q, k: &mut s.k, v: &s.v };
-            backend.attend(shape, index, rows, &self.rope, qkv, caches, &mut s.attended);
+            let qkv = Projections {
+                q: &mut s.q,
+                k: &mut s.k,
+                v: &mut s.v,
+                bias: layer.qkv_bias.as_ref().map(|bias| bias.each_ref()),
+                norm: layer.qk_norm.as_ref().map(|norm| norm.each_ref()),
+                eps,
+            };
+            backend.attend(shape, index, placement, &self.rope, qkv, pool, &mut s.attended);
             backend.project_add(&layer.o, &s.attended, &mut s.residual);
 
             backend.norm(&s.residual, &layer.ffn_norm, eps, &mut s.normed);
@@ -147,7 +175,10 @@ impl<B: Backend> Decoder<B> {
             backend.project_add(&layer.down, &s.gated, &mut s.residual);
         }
         backend.norm(&s.residual, &self.final_norm, eps, &mut s.normed);
-        backend.read(&s.normed, &mut out.hidden);
+        backend.digest(&s.normed, &mut out.digests);
+        if out.keep_hidden {
+            backend.read(&s.normed, &mut out.hidden);
+        }
 
         out.logits.clear();
         if !chosen.is_empty() {

@@ -15,10 +15,14 @@ pub struct EngineLoad {
     /// All requests together, over the last seconds of work; 0 before any.
     pub decode_tokens_per_s: f32,
     pub prefill_tokens_per_s: f32,
-    /// Reserved by active requests.
+    /// Prompt tokens that did not have to be computed, since the start.
+    pub prefix_hit_tokens: u64,
+    /// Requests that gave their pages back for a while, since the start.
+    pub preemptions: u64,
+    /// Held by active requests.
     pub kv_used_bytes: usize,
     pub kv_budget_bytes: usize,
-    /// Weights and reserved KV cache.
+    /// Weights and held KV pages.
     pub memory_used_bytes: usize,
 }
 

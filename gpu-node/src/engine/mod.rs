@@ -2,6 +2,7 @@
 
 mod forward;
 mod measure;
+mod pages;
 mod sampler;
 mod scheduler;
 mod sequence;
@@ -20,7 +21,7 @@ pub use forward::{Decoder, LoadError, StepOutput};
 pub use measure::EngineLoad;
 pub use sampler::{SampleError, Sampler};
 
-use crate::backend::{Backend, BackendError, CpuBackend};
+use crate::backend::{Backend, BackendError, CpuBackend, PAGE_TOKENS};
 use crate::model::{ModelError, ModelFolder};
 use crate::proof::Window;
 use scheduler::{Scheduler, Shared};
@@ -36,7 +37,7 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Prompt tokens of one step. Larger is faster for prompts, and pauses other answers for longer.
     pub prefill_chunk_tokens: usize,
-    /// Memory for keys and values of all active requests. A request reserves its worst case before it starts.
+    /// Memory for keys and values of all requests, and of prefixes kept for the next ones. It is taken as it is needed.
     pub kv_budget_bytes: usize,
     /// Most tokens of prompt and answer together; the model's own limit when `None` or larger.
     pub context_tokens: Option<usize>,
@@ -48,7 +49,7 @@ impl Default for EngineConfig {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             max_active: 16,
             max_queued: 64,
-            prefill_chunk_tokens: 64,
+            prefill_chunk_tokens: 128,
             kv_budget_bytes: 2 << 30,
             context_tokens: None,
         }
@@ -62,6 +63,8 @@ pub enum StartError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("kv_budget_bytes is {budget_bytes}, one page of this model's KV cache takes {page_bytes}; raise it")]
+    NoPage { budget_bytes: usize, page_bytes: usize },
     #[error("{field} is 0; it must be at least 1")]
     Zero { field: &'static str },
     #[error("the engine's thread could not be started: {0}")]
@@ -121,6 +124,8 @@ pub struct EngineJob {
     pub prompt: Vec<u32>,
     pub params: SamplingParams,
     pub cancel: Cancel,
+    /// Requests of one scope share the pages of equal prefixes; the payer's account.
+    pub scope: u64,
 }
 
 /// What happens to an accepted request, in order: any number of `Tokens`, then one `Finished` or `Failed`.
@@ -165,6 +170,8 @@ pub enum EngineFailure {
     Sample(#[from] SampleError),
     #[error(transparent)]
     Memory(#[from] BackendError),
+    #[error("the model computed a state that is not finite; its weights are damaged: run `gpu-node model verify`")]
+    NotFinite,
     #[error("the engine failed in a step: {0}")]
     Step(String),
     #[error("the engine was stopped")]
@@ -223,11 +230,18 @@ impl Engine {
         };
         let vocabulary = folder.config.vocab_size;
         let decoder = Decoder::load(&folder, backend, context_tokens, config.prefill_chunk_tokens + config.max_active)?;
-        let token_bytes = decoder.cache_bytes(1);
+        let page_bytes = decoder.page_bytes();
+        // Never more than all requests at once can use with as much again for prefixes.
+        let most = context_tokens.div_ceil(PAGE_TOKENS).saturating_mul(2 * config.max_active);
+        let pages = (config.kv_budget_bytes / page_bytes).min(most);
+        if pages == 0 {
+            return Err(StartError::NoPage { budget_bytes: config.kv_budget_bytes, page_bytes });
+        }
         let shared = Arc::new(Shared::new(&config, folder.weights.file_bytes().len()));
-        let scheduler = Scheduler::new(decoder, prompter.clone(), config.clone(), Arc::clone(&shared));
+        let scheduler =
+            Scheduler::new(decoder, prompter.clone(), config.clone(), Arc::clone(&shared), pages).map_err(LoadError::Backend)?;
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || scheduler.run()).map_err(StartError::Thread)?;
-        let inner = Inner { shared, identity, prompter, config, vocabulary, token_bytes, thread: Mutex::new(Some(thread)) };
+        let inner = Inner { shared, identity, prompter, vocabulary, pages, page_bytes, thread: Mutex::new(Some(thread)) };
         Ok(EngineHandle(Arc::new(inner)))
     }
 }
@@ -236,9 +250,9 @@ struct Inner {
     shared: Arc<Shared>,
     identity: EngineIdentity,
     prompter: Prompter,
-    config: EngineConfig,
     vocabulary: usize,
-    token_bytes: usize,
+    pages: usize,
+    page_bytes: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -263,13 +277,14 @@ impl EngineHandle {
         if let Some(&token) = job.prompt.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Refusal::TokenBeyondVocabulary { token, vocabulary });
         }
-        let needed_bytes = all_tokens.saturating_mul(self.0.token_bytes);
-        if needed_bytes > self.0.config.kv_budget_bytes {
-            return Err(Refusal::OverBudget { needed_bytes, budget_bytes: self.0.config.kv_budget_bytes });
+        let needed_pages = all_tokens.div_ceil(PAGE_TOKENS);
+        if needed_pages > self.0.pages {
+            let page_bytes = self.0.page_bytes;
+            return Err(Refusal::OverBudget { needed_bytes: needed_pages * page_bytes, budget_bytes: self.0.pages * page_bytes });
         }
         // One event per token and one at the end: the channel is never full.
         let (events, receiver) = mpsc::channel(max_tokens + 1);
-        self.0.shared.enqueue(job, events, needed_bytes)?;
+        self.0.shared.enqueue(job, events)?;
         Ok(receiver)
     }
 

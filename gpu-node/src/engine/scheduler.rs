@@ -11,9 +11,10 @@ use wire::node::FinishReason;
 
 use super::forward::StepOutput;
 use super::measure::Rate;
+use super::pages::PageTable;
 use super::sequence::Sequence;
 use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal};
-use crate::backend::{Backend, Row};
+use crate::backend::{Backend, BackendError, PageId, Placement, Row};
 
 /// What handles and the engine's thread share.
 pub(super) struct Shared {
@@ -31,7 +32,6 @@ struct State {
 struct Queued {
     job: EngineJob,
     events: mpsc::Sender<EngineEvent>,
-    kv_bytes: usize,
     submitted: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
-    pub(super) fn enqueue(&self, job: EngineJob, events: mpsc::Sender<EngineEvent>, kv_bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn enqueue(&self, job: EngineJob, events: mpsc::Sender<EngineEvent>) -> Result<(), Refusal> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Refusal::Stopped);
@@ -55,7 +55,7 @@ impl Shared {
         if state.queue.len() >= self.max_queued {
             return Err(Refusal::Busy { queued: state.queue.len(), most: self.max_queued });
         }
-        state.queue.push_back(Queued { job, events, kv_bytes, submitted: Instant::now() });
+        state.queue.push_back(Queued { job, events, submitted: Instant::now() });
         drop(state);
         self.work.notify_one();
         Ok(())
@@ -83,11 +83,19 @@ pub(super) struct Scheduler<B: Backend> {
     prompter: Prompter,
     config: EngineConfig,
     shared: Arc<Shared>,
-    active: Vec<Sequence<B>>,
+    pool: B::Pool,
+    table: PageTable,
+    /// In the order of arrival.
+    active: Vec<Sequence>,
+    /// Preempted ones, which go before the queue; the longest waiting first.
+    preempted: VecDeque<Sequence>,
     weight_bytes: usize,
+    page_bytes: usize,
     output: StepOutput,
     decode_rate: Rate,
     prefill_rate: Rate,
+    prefix_hit_tokens: u64,
+    preemptions: u64,
 }
 
 /// Rows of one sequence in a step.
@@ -99,20 +107,36 @@ struct Share {
     draws: bool,
 }
 
+/// Why a sequence ends.
+type Ending = Result<FinishReason, EngineFailure>;
+
 impl<B: Backend> Scheduler<B> {
-    pub(super) fn new(decoder: Decoder<B>, prompter: Prompter, config: EngineConfig, shared: Arc<Shared>) -> Self {
+    /// A scheduler over a pool of so many pages.
+    pub(super) fn new(
+        decoder: Decoder<B>,
+        prompter: Prompter,
+        config: EngineConfig,
+        shared: Arc<Shared>,
+        pages: usize,
+    ) -> Result<Self, BackendError> {
         let weight_bytes = shared.lock().load.memory_used_bytes;
-        Self {
+        Ok(Self {
+            pool: decoder.pool(pages)?,
+            table: PageTable::new(pages),
+            page_bytes: decoder.page_bytes(),
             decoder,
             prompter,
             config,
             shared,
             active: Vec::new(),
+            preempted: VecDeque::new(),
             weight_bytes,
             output: StepOutput::default(),
             decode_rate: Rate::default(),
             prefill_rate: Rate::default(),
-        }
+            prefix_hit_tokens: 0,
+            preemptions: 0,
+        })
     }
 
     /// Serves until the engine is stopped.
@@ -137,111 +161,176 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
-    /// Waits for work when there is none, then starts queued requests in order while the KV budget allows. False: stopped.
+    /// Waits for work when there is none, then starts requests in order while pages are there: first preempted ones, then the
+    /// queue. False: stopped.
     fn admit(&mut self) -> bool {
         loop {
             let next = {
                 let mut state = self.shared.lock();
                 self.publish(&mut state.load);
-                while self.active.is_empty() && state.queue.is_empty() && !state.stopped {
+                while self.active.is_empty() && self.preempted.is_empty() && state.queue.is_empty() && !state.stopped {
                     state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 if state.stopped {
                     return false;
                 }
-                let room = self.config.kv_budget_bytes.saturating_sub(self.kv_used_bytes());
-                // The first in the queue is not overtaken by a smaller one, or it might wait for ever.
-                let fits = state.queue.front().is_some_and(|q| q.kv_bytes <= room || q.events.is_closed());
-                if self.active.len() >= self.config.max_active || !fits {
+                if self.active.len() >= self.config.max_active {
                     return true;
                 }
-                let Some(next) = state.queue.pop_front() else { return true };
-                // Counted as active at once, so that a drain never sees it nowhere.
-                state.load.active += 1;
-                next
+                // The first in line is not overtaken by a smaller one, or it might wait for ever.
+                match self.preempted.pop_front() {
+                    Some(sequence) => sequence,
+                    None => {
+                        let Some(Queued { job, events, submitted }) = state.queue.pop_front() else { return true };
+                        // Counted as active at once, so that a drain never sees it nowhere.
+                        state.load.active += 1;
+                        Sequence::new(job, events, &self.prompter, submitted)
+                    }
+                }
             };
+            if next.pages_to_start() > self.table.available() && !self.active.is_empty() && !next.cancelled() {
+                self.preempted.push_front(next);
+                return true;
+            }
             self.start(next);
         }
     }
 
-    fn start(&mut self, queued: Queued) {
-        let Queued { job, events, kv_bytes, submitted } = queued;
-        let tokens = job.prompt.len() + job.params.max_tokens as usize;
-        match self.decoder.cache(tokens) {
-            Ok(cache) => self.active.push(Sequence::new(job, events, &self.prompter, cache, kv_bytes, submitted)),
-            Err(error) => {
-                let _ = events.try_send(EngineEvent::Failed(error.into()));
-            }
-        }
+    fn start(&mut self, mut sequence: Sequence) {
+        sequence.share_prefix(&mut self.table);
+        self.prefix_hit_tokens += sequence.computed() as u64;
+        self.active.push(sequence);
     }
 
     fn drop_cancelled(&mut self) {
-        for sequence in self.active.extract_if(.., |sequence| sequence.cancelled()) {
+        let cancelled = |sequence: &mut Sequence| sequence.cancelled();
+        let mut gone: Vec<Sequence> = self.active.extract_if(.., cancelled).collect();
+        while let Some(index) = self.preempted.iter().position(Sequence::cancelled) {
+            gone.extend(self.preempted.remove(index));
+        }
+        for mut sequence in gone {
+            sequence.release(&mut self.table);
             sequence.finish(FinishReason::Cancelled);
         }
     }
 
     fn fail_all(&mut self, failure: &EngineFailure) {
-        for sequence in self.active.drain(..) {
+        for mut sequence in self.active.drain(..).chain(self.preempted.drain(..)) {
+            sequence.release(&mut self.table);
             sequence.fail(failure.clone());
         }
     }
 
     fn step(&mut self) {
         let started = Instant::now();
-        let (shares, rows, tokens) = self.plan();
+        let shares = self.plan();
+        if shares.is_empty() {
+            return;
+        }
+        let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+        for share in &shares {
+            let sequence = &self.active[share.sequence];
+            rows.extend((0..share.rows).map(|i| Row { sequence: share.sequence, position: sequence.computed() + i }));
+            tokens.extend_from_slice(&sequence.pending()[..share.rows]);
+        }
         let chosen: Vec<usize> = shares.iter().filter(|s| s.draws).map(|s| s.first_row + s.rows - 1).collect();
-        let mut caches: Vec<&mut B::Cache> = self.active.iter_mut().map(|sequence| &mut sequence.cache).collect();
-        self.decoder.step(&rows, &tokens, &mut caches, &chosen, &mut self.output);
+        let tables: Vec<&[PageId]> = self.active.iter().map(Sequence::pages).collect();
+        let placement = Placement { rows: &rows, tables: &tables };
+        self.decoder.step(&placement, &tokens, &mut self.pool, &chosen, &mut self.output);
 
         let decoded = shares.iter().filter(|s| self.active[s.sequence].decodes()).count();
         let mut ended = Vec::new();
-        let (dim, vocabulary) = (self.decoder.dim(), self.decoder.vocab_size());
-        let mut logits = self.output.logits.chunks_exact_mut(vocabulary);
+        let mut logits = self.output.logits.chunks_exact_mut(self.decoder.vocab_size());
         for share in &shares {
             let sequence = &mut self.active[share.sequence];
-            sequence.advance(&self.output.hidden[share.first_row * dim..(share.first_row + share.rows) * dim], dim);
-            if !share.draws {
+            let logits = if share.draws { logits.next() } else { None };
+            let digests = &self.output.digests[share.first_row..share.first_row + share.rows];
+            if !sequence.advance(digests, &mut self.table) {
+                ended.push((share.sequence, Err(EngineFailure::NotFinite)));
                 continue;
             }
-            match logits.next().map(|logits| sequence.draw(logits)) {
+            match logits.map(|logits| sequence.draw(logits)) {
                 Some(Ok(None)) | None => {}
                 Some(Ok(Some(reason))) => ended.push((share.sequence, Ok(reason))),
-                Some(Err(error)) => ended.push((share.sequence, Err(error))),
+                Some(Err(error)) => ended.push((share.sequence, Err(error.into()))),
             }
         }
         self.end(ended);
         self.measure(decoded, rows.len() - decoded, started.elapsed());
     }
 
-    /// One row of each decoding request, then prompt tokens in the order of arrival up to the chunk size.
-    fn plan(&self) -> (Vec<Share>, Vec<Row>, Vec<u32>) {
-        let (mut shares, mut rows, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+    /// One row of each decoding request, then prompt tokens in the order of arrival up to the chunk size; with pages for all of
+    /// them. When pages run out, the youngest request gives its own back and waits.
+    fn plan(&mut self) -> Vec<Share> {
+        let mut shares: Vec<Share> = Vec::new();
         let mut prefill_room = self.config.prefill_chunk_tokens;
-        for (index, sequence) in self.active.iter().enumerate() {
-            let pending = sequence.pending();
-            let take = if sequence.decodes() { pending.len() } else { pending.len().min(prefill_room) };
+        let mut index = 0;
+        while index < self.active.len() {
+            let sequence = &self.active[index];
+            let pending = sequence.pending().len();
+            let take = if sequence.decodes() { 1 } else { pending.min(prefill_room) };
             if take == 0 {
+                index += 1;
                 continue;
             }
-            if !sequence.decodes() {
+            match self.give_pages(index, take) {
+                Ok(true) => {}
+                // It gave way itself; it was the youngest, so nobody follows.
+                Ok(false) => break,
+                Err(error) => {
+                    self.end(vec![(index, Err(error.into()))]);
+                    continue;
+                }
+            }
+            if pending > 1 {
                 prefill_room -= take;
             }
-            shares.push(Share { sequence: index, first_row: rows.len(), rows: take, draws: take == pending.len() });
-            rows.extend((0..take).map(|i| Row { cache: index, position: sequence.computed() + i }));
-            tokens.extend_from_slice(&pending[..take]);
+            let first_row = shares.last().map_or(0, |last| last.first_row + last.rows);
+            shares.push(Share { sequence: index, first_row, rows: take, draws: take == pending });
+            index += 1;
         }
-        (shares, rows, tokens)
+        shares
     }
 
-    /// Sends last events; memory of the ended requests is free from here on.
-    fn end(&mut self, ended: Vec<(usize, Result<FinishReason, super::SampleError>)>) {
+    /// Gives a sequence pages for its next rows. False: it was preempted.
+    fn give_pages(&mut self, index: usize, rows: usize) -> Result<bool, BackendError> {
+        for _ in 0..self.active[index].missing_pages(rows) {
+            let page = loop {
+                if let Some(page) = self.table.take() {
+                    break page;
+                }
+                let youngest = self.active.len() - 1;
+                self.preempt(youngest);
+                if youngest == index {
+                    return Ok(false);
+                }
+            };
+            if let Err(error) = self.decoder.prepare(&mut self.pool, page) {
+                self.table.release(page);
+                return Err(error);
+            }
+            self.active[index].add_page(page);
+        }
+        Ok(true)
+    }
+
+    /// Takes all pages from a sequence; it is computed again when there is room, to the same bits.
+    fn preempt(&mut self, index: usize) {
+        let mut sequence = self.active.remove(index);
+        sequence.release(&mut self.table);
+        self.preemptions += 1;
+        self.preempted.push_front(sequence);
+    }
+
+    /// Sends last events; pages of the ended requests are free from here on.
+    fn end(&mut self, ended: Vec<(usize, Ending)>) {
         // From the back, so that earlier indices stay what they are.
         for (index, outcome) in ended.into_iter().rev() {
-            let sequence = self.active.remove(index);
+            let mut sequence = self.active.remove(index);
+            sequence.release(&mut self.table);
             match outcome {
                 Ok(reason) => sequence.finish(reason),
-                Err(error) => sequence.fail(error.into()),
+                Err(failure) => sequence.fail(failure),
             }
         }
     }
@@ -256,14 +345,12 @@ impl<B: Backend> Scheduler<B> {
     }
 
     fn publish(&self, load: &mut EngineLoad) {
-        load.active = self.active.len();
+        load.active = self.active.len() + self.preempted.len();
         load.decode_tokens_per_s = self.decode_rate.per_second();
         load.prefill_tokens_per_s = self.prefill_rate.per_second();
-        load.kv_used_bytes = self.kv_used_bytes();
+        load.prefix_hit_tokens = self.prefix_hit_tokens;
+        load.preemptions = self.preemptions;
+        load.kv_used_bytes = self.table.held() * self.page_bytes;
         load.memory_used_bytes = self.weight_bytes + load.kv_used_bytes;
-    }
-
-    fn kv_used_bytes(&self) -> usize {
-        self.active.iter().map(|sequence| sequence.kv_bytes).sum()
     }
 }

@@ -47,7 +47,12 @@ impl Answering {
         let terms = Terms::of(&self.job, &self.serving.model);
         let mut answer = Answer { terms, completion: Vec::new(), proof_root: B256::ZERO };
         let prompt_tokens = self.job.prompt.len();
-        let job = ServeJob { prompt: std::mem::take(&mut self.job.prompt), params: self.job.params.clone(), cancel: self.cancel.clone() };
+        let job = ServeJob {
+            prompt: std::mem::take(&mut self.job.prompt),
+            params: self.job.params.clone(),
+            scope: u64::from(self.job.account.0),
+            cancel: self.cancel.clone(),
+        };
         let events = self.serving.engine.submit(job);
         let (end, linked) = self.relay(events, &mut answer.completion).await;
         let completion_tokens = answer.completion.len();

@@ -13,7 +13,7 @@ const EVENTS_MAX: usize = 64;
 impl Serve for EngineHandle {
     fn submit(&self, job: ServeJob) -> mpsc::Receiver<ServeEvent> {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let job = EngineJob { prompt: job.prompt, params: job.params, cancel: job.cancel };
+        let job = EngineJob { prompt: job.prompt, params: job.params, cancel: job.cancel, scope: job.scope };
         match EngineHandle::submit(self, job) {
             Ok(from_engine) => {
                 tokio::spawn(forward(from_engine, events));

@@ -25,6 +25,8 @@ pub struct ServeJob {
     pub prompt: Vec<u32>,
     /// Checked against their ranges.
     pub params: SamplingParams,
+    /// Whose prefixes it may share: the payer's.
+    pub scope: u64,
     /// Set when nobody wants the rest.
     pub cancel: Cancel,
 }

@@ -11,7 +11,7 @@ const MAX_CONTEXT: u32 = 1_048_576;
 /// Matrices are stored in blocks of 32 columns.
 const BLOCK: u32 = 32;
 /// Longest head, elements.
-const MAX_HEAD_DIM: u32 = 256;
+pub const MAX_HEAD_DIM: usize = 256;
 
 /// Shape and constants of a Llama-family decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +116,7 @@ impl DecoderConfig {
             return Err(out_of_range("num_key_value_heads", n_kv_heads.into(), format!("a divisor of {n_heads}")));
         }
         let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / n_heads);
-        in_range("head_dim", head_dim, BLOCK, MAX_HEAD_DIM, BLOCK)?;
+        in_range("head_dim", head_dim, BLOCK, MAX_HEAD_DIM as u32, BLOCK)?;
         if !(raw.rope_theta.is_finite() && raw.rope_theta >= 1.0) {
             return Err(out_of_range("rope_theta", raw.rope_theta, "a number of at least 1".to_owned()));
         }

@@ -9,7 +9,7 @@ mod manifest;
 pub mod panels;
 mod weights;
 
-pub use config::{DecoderConfig, RopeScaling};
+pub use config::{DecoderConfig, MAX_HEAD_DIM, RopeScaling};
 pub use digest::{CHUNK_BYTES, DigestError, file_root, model_root, sha256_file};
 pub use folder::{ModelError, ModelFolder};
 pub use manifest::{MANIFEST_FILE, Manifest, ManifestError};

@@ -11,6 +11,7 @@ use serde_json::{Map, json};
 use tokio::sync::mpsc;
 use wire::node::SamplingParams;
 
+use super::bandwidth;
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished};
 
 /// Asks for an answer that is longer than any measurement.
@@ -53,46 +54,68 @@ impl BenchArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let defaults = EngineConfig::default();
         let config = EngineConfig { threads: self.threads.unwrap_or(defaults.threads), ..defaults };
+        let threads = config.threads;
         let begin = Instant::now();
         let engine = Engine::start(&self.model, config)?;
         let load_ms = begin.elapsed().as_secs_f64() * 1e3;
+        let weight_bytes = engine.load().memory_used_bytes;
 
         let question = engine.prompter().render(&[Message::new("user", QUESTION)])?;
         let long: Vec<u32> = question.iter().copied().cycle().take(self.prompt_tokens as usize).collect();
         // Touches every page of the weights once.
         answer(&engine, &question, 4)?;
 
-        let (mut decode, mut prefill, mut first, mut eight) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut prompts = Distinct::default();
+        let (mut decode, mut prefill, mut first, mut eight, mut read) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.runs {
-            let one = answer(&engine, &question, self.completion_tokens)?;
+            let one = answer(&engine, &prompts.next(&question), self.completion_tokens)?;
             decode.push(per_second(one.completion_tokens.saturating_sub(1), one.timings.decode_us));
             first.push(one.timings.prefill_us as f64 / 1e3);
-            let long = answer(&engine, &long, 1)?;
+            let long = answer(&engine, &prompts.next(&long), 1)?;
             prefill.push(per_second(long.prompt_tokens, long.timings.prefill_us));
-            eight.push(throughput(&engine, &question, self.completion_tokens, 8)?);
+            eight.push(throughput(&engine, &mut prompts, &question, self.completion_tokens, 8)?);
         }
 
+        // Before the bandwidth's own buffer, which is no part of serving.
+        let peak_memory_mb = peak_memory_mb();
+        for _ in 0..self.runs {
+            read.push(bandwidth::read_gb_per_s(threads)?);
+        }
+        let (decode, read) = (median(decode), median(read));
         let figures = [
-            Figure { name: "decode_tokens_per_s", value: median(decode), unit: "tokens/s" },
+            Figure { name: "decode_tokens_per_s", value: decode, unit: "tokens/s" },
             Figure { name: "prefill_tokens_per_s", value: median(prefill), unit: "tokens/s" },
             Figure { name: "first_token_ms", value: median(first), unit: "ms" },
             Figure { name: "throughput8_tokens_per_s", value: median(eight), unit: "tokens/s" },
+            Figure { name: "read_gb_per_s", value: read, unit: "GB/s" },
+            Figure { name: "read_bandwidth_share", value: decode * weight_bytes as f64 / 1e9 / read, unit: "ratio" },
             Figure { name: "load_ms", value: load_ms, unit: "ms" },
-            Figure { name: "peak_memory_mb", value: peak_memory_mb(), unit: "MB" },
+            Figure { name: "peak_memory_mb", value: peak_memory_mb, unit: "MB" },
         ];
         print(&figures, &engine, self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn answer(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Result<Finished> {
-    wait(submit(engine, prompt, max_tokens, 0)?)
+/// Prompts that share no prefix with an earlier one, so that every measurement computes all of its prompt.
+#[derive(Default)]
+struct Distinct(u32);
+
+impl Distinct {
+    fn next(&mut self, prompt: &[u32]) -> Vec<u32> {
+        self.0 += 1;
+        // Ordinary words of every vocabulary of the families; which one does not matter.
+        std::iter::once(1_000 + self.0).chain(prompt.iter().copied().skip(1)).collect()
+    }
 }
 
-fn submit(engine: &EngineHandle, prompt: &[u32], max_tokens: u32, seed: u64) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
-    // Sampled, so that answers differ; with the end of turn out of reach of a small nucleus they rarely end early.
-    let params = SamplingParams { temperature: 0.8, top_k: 40, seed, ..SamplingParams::greedy(max_tokens) };
-    Ok(engine.submit(EngineJob { prompt: prompt.to_vec(), params, cancel: Cancel::default() })?)
+fn answer(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Result<Finished> {
+    wait(submit(engine, prompt, max_tokens)?)
+}
+
+fn submit(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
+    let params = SamplingParams::greedy(max_tokens);
+    Ok(engine.submit(EngineJob { prompt: prompt.to_vec(), params, cancel: Cancel::default(), scope: 0 })?)
 }
 
 fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
@@ -107,9 +130,10 @@ fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
 }
 
 /// Completion tokens per second of several requests at once, prompts included in the time.
-fn throughput(engine: &EngineHandle, prompt: &[u32], max_tokens: u32, requests: u64) -> anyhow::Result<f64> {
+fn throughput(engine: &EngineHandle, prompts: &mut Distinct, prompt: &[u32], max_tokens: u32, requests: usize) -> anyhow::Result<f64> {
+    let prompts: Vec<Vec<u32>> = (0..requests).map(|_| prompts.next(prompt)).collect();
     let begin = Instant::now();
-    let all: Vec<_> = (0..requests).map(|seed| submit(engine, prompt, max_tokens, seed)).collect::<anyhow::Result<_>>()?;
+    let all: Vec<_> = prompts.iter().map(|prompt| submit(engine, prompt, max_tokens)).collect::<anyhow::Result<_>>()?;
     let mut tokens = 0;
     for events in all {
         tokens += wait(events)?.completion_tokens;

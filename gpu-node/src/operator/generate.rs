@@ -67,7 +67,7 @@ impl GenerateArgs {
             ..SamplingParams::greedy(self.max_tokens)
         };
 
-        let mut events = engine.submit(EngineJob { prompt, params, cancel: Cancel::default() })?;
+        let mut events = engine.submit(EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 })?;
         let mut detokenizer = engine.prompter().detokenizer();
         let mut text = String::new();
         let mut tokens = Vec::new();

@@ -1,5 +1,6 @@
 //! The operator's command line, one file per subcommand.
 
+mod bandwidth;
 pub mod bench;
 mod chain;
 pub mod doctor;
@@ -9,6 +10,7 @@ pub mod init;
 pub mod key;
 mod machine;
 pub mod model;
+pub mod perplexity;
 mod progress;
 pub mod register;
 pub mod run;

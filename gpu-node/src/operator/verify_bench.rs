@@ -15,7 +15,7 @@ use crate::proof::recompute::Recomputer;
 /// Prompt and answer of the figure, tokens.
 const TOKENS: usize = 256;
 /// Pairs of one generation and one verification; the figure is the median.
-const RUNS: usize = 3;
+const RUNS: u64 = 3;
 /// Seeds tried for an answer that does not end early.
 const SEEDS_MAX: u64 = 64;
 
@@ -29,8 +29,9 @@ pub(super) fn run(model: &Path, threads: usize, json: bool) -> anyhow::Result<Ex
     let (seed, tokens) = long_answer(&engine, &prompt)?;
 
     let (mut ratios, mut generated_ms, mut verified_ms) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        let (again, finished) = answer(&engine, &prompt, seed)?;
+    for run in 0..RUNS {
+        // A scope of its own, so that no prompt is there from the run before.
+        let (again, finished) = answer(&engine, &prompt, seed, SEEDS_MAX + run)?;
         ensure!(again == tokens, "the same request gave another answer; the engine is not deterministic");
         let generate = (finished.timings.prefill_us + finished.timings.decode_us) as f64 / 1e3;
         let begin = Instant::now();
@@ -70,7 +71,7 @@ fn params(seed: u64) -> SamplingParams {
 
 fn long_answer(engine: &EngineHandle, prompt: &[u32]) -> anyhow::Result<(u64, Vec<u32>)> {
     for seed in 0..SEEDS_MAX {
-        let (tokens, _) = answer(engine, prompt, seed)?;
+        let (tokens, _) = answer(engine, prompt, seed, seed)?;
         if tokens.len() == TOKENS {
             return Ok((seed, tokens));
         }
@@ -78,8 +79,8 @@ fn long_answer(engine: &EngineHandle, prompt: &[u32]) -> anyhow::Result<(u64, Ve
     bail!("no answer of {TOKENS} tokens in {SEEDS_MAX} tries; the model ends its turns too early for this figure")
 }
 
-fn answer(engine: &EngineHandle, prompt: &[u32], seed: u64) -> anyhow::Result<(Vec<u32>, Finished)> {
-    let mut events = engine.submit(EngineJob { prompt: prompt.to_vec(), params: params(seed), cancel: Cancel::default() })?;
+fn answer(engine: &EngineHandle, prompt: &[u32], seed: u64, scope: u64) -> anyhow::Result<(Vec<u32>, Finished)> {
+    let mut events = engine.submit(EngineJob { prompt: prompt.to_vec(), params: params(seed), cancel: Cancel::default(), scope })?;
     let mut tokens = Vec::new();
     while let Some(event) = events.blocking_recv() {
         match event {

@@ -7,8 +7,8 @@ use std::path::Path;
 use alloy::primitives::B256;
 use wire::node::{ParamsError, SamplingParams, WrongToken};
 
-use super::{ProofBuilder, Window};
-use crate::backend::{Backend, BackendError, CpuBackend, Row};
+use super::{Window, windows};
+use crate::backend::{Backend, BackendError, CpuBackend, PAGE_TOKENS, PageId, Placement, Row};
 use crate::engine::{Decoder, LoadError, Sampler, StepOutput};
 use crate::model::{ModelError, ModelFolder};
 
@@ -54,6 +54,8 @@ pub enum RecomputeError {
     TooLong { tokens: usize, context_tokens: usize },
     #[error("token {token} of the prompt is beyond the vocabulary of {vocabulary}; the prompt is of another model")]
     PromptBeyondVocabulary { token: u32, vocabulary: usize },
+    #[error("a hidden state is not finite; the weights are damaged: run `gpu-node model verify`")]
+    NotFinite,
     #[error("stopped before it was through")]
     Stopped,
 }
@@ -103,38 +105,43 @@ impl<B: Backend> Recomputer<B> {
         let known = completion.iter().take_while(|token| is_known(token)).count();
         let inputs = [prompt, &completion[..known.min(completion.len().saturating_sub(1))]].concat();
 
-        let mut proof = ProofBuilder::new(prompt.len());
         let mut replay = Replay::new(prompt, completion, params, &self.end_of_turn);
-        prefill(&mut self.decoder, &inputs, prompt.len() - 1, go_on, &mut proof, &mut replay)?;
-        Ok(Recomputed { windows: proof.finish(), first_wrong: replay.first_wrong })
+        let digests = prefill(&mut self.decoder, &inputs, prompt.len() - 1, go_on, &mut replay)?;
+        Ok(Recomputed { windows: windows(prompt.len(), &digests), first_wrong: replay.first_wrong })
     }
 }
 
-/// One pass over `inputs`; states go to `proof`, logits from position `first_draw` on to `replay`.
+/// One pass over `inputs`, on pages of its own; the digests of all positions. Logits from position `first_draw` on go to `replay`.
 fn prefill<B: Backend>(
     decoder: &mut Decoder<B>,
     inputs: &[u32],
     first_draw: usize,
     go_on: &dyn Fn() -> bool,
-    proof: &mut ProofBuilder,
     replay: &mut Replay<'_>,
-) -> Result<(), RecomputeError> {
-    let (dim, vocabulary, step_rows) = (decoder.dim(), decoder.vocab_size(), decoder.max_rows());
-    let mut cache = decoder.cache(inputs.len())?;
-    let mut out = StepOutput::default();
+) -> Result<Vec<B256>, RecomputeError> {
+    let (vocabulary, step_rows) = (decoder.vocab_size(), decoder.max_rows());
+    // A context is far below 2^32 pages.
+    let pages: Vec<PageId> = (0..inputs.len().div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
+    let mut pool = decoder.pool(pages.len())?;
+    for page in &pages {
+        decoder.prepare(&mut pool, *page)?;
+    }
+    let (mut out, mut digests) = (StepOutput::default(), Vec::with_capacity(inputs.len()));
     for (step, tokens) in inputs.chunks(step_rows).enumerate() {
         if !go_on() {
             return Err(RecomputeError::Stopped);
         }
         let first = step * step_rows;
-        let rows: Vec<Row> = (first..first + tokens.len()).map(|position| Row { cache: 0, position }).collect();
+        let rows: Vec<Row> = (first..first + tokens.len()).map(|position| Row { sequence: 0, position }).collect();
         let draws = if replay.is_over() { tokens.len() } else { first_draw.saturating_sub(first).min(tokens.len()) };
         let chosen: Vec<usize> = (draws..tokens.len()).collect();
-        decoder.step(&rows, tokens, &mut [&mut cache], &chosen, &mut out);
-        out.hidden.chunks_exact(dim).for_each(|hidden| proof.push(hidden));
+        decoder.step(&Placement { rows: &rows, tables: &[&pages] }, tokens, &mut pool, &chosen, &mut out);
+        for digest in &out.digests {
+            digests.push(digest.ok_or(RecomputeError::NotFinite)?);
+        }
         out.logits.chunks_exact_mut(vocabulary).for_each(|logits| replay.draw(logits));
     }
-    Ok(())
+    Ok(digests)
 }
 
 /// Repeats the draws of an answer, one after the other, up to the first that gives another token.

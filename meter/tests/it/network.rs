@@ -145,7 +145,7 @@ impl Network {
             id: MODEL.into(),
             folder: model_folder().to_owned(),
             context_tokens: CONTEXT_TOKENS,
-            numeric_contract: "f32-ref-0".into(),
+            numeric_contract: "parallelix-x8-1".into(),
             model_root: Some(B256::repeat_byte(0xaa)),
             rates: vec![RateConfig { credits_per_million_tokens: RATE, starts_at: 0 }],
         };

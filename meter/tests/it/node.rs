@@ -215,7 +215,7 @@ impl Life {
         let served = ServedModel {
             model: MODEL.into(),
             model_root: B256::repeat_byte(0xaa),
-            engine: wire::receipt::engine_id("f32-ref-0", parts.tokenizer_json, parts.chat_template),
+            engine: wire::receipt::engine_id("parallelix-x8-1", parts.tokenizer_json, parts.chat_template),
             context_tokens: CONTEXT_TOKENS,
         };
         let mut hello = Hello {
@@ -328,7 +328,7 @@ pub fn true_receipt(job: &Job, tokens: &[u32]) -> ServiceReceipt {
         account: job.account,
         operator: job.operator,
         model_root: B256::repeat_byte(0xaa),
-        engine: wire::receipt::engine_id("f32-ref-0", parts.tokenizer_json, parts.chat_template),
+        engine: wire::receipt::engine_id("parallelix-x8-1", parts.tokenizer_json, parts.chat_template),
         prompt_tokens: job.prompt.len() as u32,
         completion_tokens: tokens.len() as u32,
         model_rate: job.model_rate,

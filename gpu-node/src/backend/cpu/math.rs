@@ -1,23 +1,28 @@
 //! Scalar functions of the numeric contract: one sequence of IEEE operations each, so that the compiler may use any
 //! vector width and the bits stay.
 
+use super::lanes::LANES;
+
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts; the high one has few bits, so that `n · LN2_HIGH` is exact for every exponent `n`.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// 1.5 · 2²³: adding and subtracting it rounds to the nearest integer, ties to even.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// Below this e^x is smaller than the smallest normal f32; it is computed as if x were this.
 const LEAST: f32 = -87.0;
 const MOST: f32 = 88.0;
+/// Lanes of the sum of squares.
+const SQUARE_LANES: usize = 128;
 
-/// e^x by range reduction and a polynomial of degree 7, within 2 units in the last place on [-87, 88], constant outside.
+/// e^x by range reduction and a polynomial of degree 7, within 2 units in the last place on [-87, 88], constant outside;
+/// not a number stays so.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.clamp(LEAST, MOST);
-    let shifted = x.mul_add(LOG2_E, ROUNDER);
+    let clamped = x.clamp(LEAST, MOST);
+    let shifted = clamped.mul_add(LOG2_E, ROUNDER);
     let n = shifted - ROUNDER;
-    let r = n.mul_add(-LN2_HIGH, x);
+    let r = n.mul_add(-LN2_HIGH, clamped);
     let r = n.mul_add(-LN2_LOW, r);
     // Taylor coefficients suffice: |r| ≤ ln 2 / 2, and the first left-out term is below 2⁻²⁵.
     let mut p = 1.0 / 5040.0;
@@ -29,7 +34,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.0);
     p = p.mul_add(r, 1.0);
     // The low bits of `shifted` are n in two's complement; moved to the exponent field they add n to it.
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x.is_nan() { x } else { scaled }
 }
 
 /// x / (1 + e^−x).
@@ -38,12 +44,47 @@ pub(super) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// Sum of 16 lanes: halves are added until one is left, the order of every reduction in the contract.
+/// Sum of lanes: halves are added until one is left, the order of every reduction in the contract.
 #[inline(always)]
-pub(super) fn sum_lanes(v: [f32; 16]) -> f32 {
-    let a: [f32; 8] = std::array::from_fn(|i| v[i] + v[i + 8]);
-    let b: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
-    (b[0] + b[2]) + (b[1] + b[3])
+pub(super) fn sum_lanes(v: &mut [f32]) -> f32 {
+    let mut width = v.len();
+    while width > 1 {
+        width /= 2;
+        let (low, high) = v.split_at_mut(width);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+    }
+    v[0]
+}
+
+/// `x / sqrt(mean(x²) + eps) · gain`. Lane `j` of 128 takes the squares of elements `j, j + 128, …` by fused multiply-add.
+#[inline(always)]
+pub(super) fn norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+    let mut lanes = [0.0f32; SQUARE_LANES];
+    for chunk in x.chunks(SQUARE_LANES) {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = x.mul_add(*x, *lane));
+    }
+    let mean = sum_lanes(&mut lanes) / x.len() as f32;
+    let factor = 1.0 / (mean + eps).sqrt();
+    for ((out, x), gain) in out.iter_mut().zip(x).zip(gain) {
+        *out = x * factor * gain;
+    }
+}
+
+/// Replaces scores by e^(score − most) and returns their sum: lane `i` of 16 adds every sixteenth, then the lanes are added.
+/// Elements from `length` on, and before `first`, become 0 and add nothing.
+#[inline(always)]
+pub(super) fn softmax_weights<const N: usize>(scores: &mut [f32; N], first: usize, length: usize) -> (f32, f32) {
+    let most = scores[first..length].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for score in scores.iter_mut() {
+        *score = exp(*score - most);
+    }
+    scores[..first].fill(0.0);
+    scores[length..].fill(0.0);
+    let mut lanes = [0.0f32; LANES];
+    for chunk in scores.as_chunks::<LANES>().0 {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, weight)| *lane += weight);
+    }
+    (most, sum_lanes(&mut lanes))
 }
 
 #[cfg(test)]
@@ -63,9 +104,19 @@ mod tests {
     }
 
     #[test]
-    fn exp_of_extremes_is_finite_and_monotone() {
+    fn exp_of_extremes_is_finite_and_of_nothing_is_nothing() {
         assert!(exp(f32::NEG_INFINITY) > 0.0 && exp(f32::NEG_INFINITY) < 1e-37);
         assert!(exp(f32::INFINITY).is_finite());
+        assert!(exp(f32::NAN).is_nan() && exp(-f32::NAN).is_nan() && exp(f32::from_bits(0x7fff_ffff)).is_nan());
         assert_eq!(silu(-1e30), -1e30 / (1.0 + exp(1e30)));
+    }
+
+    #[test]
+    fn weights_outside_the_range_add_nothing() {
+        let mut scores = [1.0f32; 64];
+        let (most, sum) = softmax_weights(&mut scores, 3, 10);
+        assert_eq!((most, sum), (1.0, 7.0));
+        assert_eq!(scores.iter().filter(|w| **w == 1.0).count(), 7);
+        assert_eq!(scores.iter().filter(|w| **w == 0.0).count(), 57);
     }
 }

@@ -1,31 +1,41 @@
-//! f32 arithmetic over f16, bf16 or f32 weights on the processor's vector units; numeric contract `f32-ref-0`.
+//! The numeric contract `parallelix-x8-1` on the processor's vector units.
 
-mod kernels;
+mod activations;
+mod attention;
+mod isa;
 mod lanes;
 mod math;
+mod matmul;
+mod pool;
+mod rows;
 mod team;
 
 use std::ops::Range;
+use std::sync::Mutex;
 
-use kernels::{Epilogue, Head, LANES, Output, Product};
+use alloy::primitives::B256;
+
+use activations::{ActivationRow, Activations};
+use attention::{Reach, Stored};
 pub use lanes::Isa;
 pub(crate) use math::exp;
+use matmul::{Epilogue, Output};
+pub use pool::Pool;
+pub use rows::Rope;
+use rows::Turn;
 pub use team::Team;
 
-use super::{AttentionShape, Backend, BackendError, CacheShape, Projections, Row};
+use super::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
 use crate::model::PanelMatrix;
+use crate::model::panels::{BLOCK, PANEL_ROWS};
+use crate::proof::position_digest;
 
-/// Rows of a task are a multiple of this, the tallest tile.
-const TASK_ROWS: usize = 8;
+/// Name of the arithmetic (`docs/numerics.md`).
+pub const NUMERIC_CONTRACT: &str = "parallelix-x8-1";
 /// Tasks of a region per thread: more than one, so that a thread that was put aside leaves little behind.
 const TASKS_PER_THREAD: usize = 4;
-
-/// Weights widened to f32.
-pub struct Matrix {
-    data: Vec<u8>,
-    rows: usize,
-    columns: usize,
-}
+/// From so many rows on, what is done to each row is worth a parallel region.
+const PARALLEL_ROWS: usize = 8;
 
 /// Activations in host memory.
 pub struct Tensor {
@@ -34,6 +44,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    fn rows(&self) -> usize {
+        self.data.len() / self.width
+    }
+
     fn set_rows(&mut self, rows: usize) {
         self.data.resize(rows * self.width, 0.0);
     }
@@ -43,33 +57,11 @@ impl Tensor {
     }
 }
 
-/// f16 keys and values, `[layer × kv_head × position × head_dim]`.
-pub struct Cache {
-    shape: CacheShape,
-    tokens: usize,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-}
-
-impl Cache {
-    fn head_range(&self, layer: usize, kv_head: usize) -> Range<usize> {
-        let bytes = self.tokens * self.shape.head_dim * 2;
-        let start = (layer * self.shape.kv_heads + kv_head) * bytes;
-        start..start + bytes
-    }
-}
-
-/// Cosine and sine by position and pair.
-pub struct Rope {
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-    half: usize,
-}
-
 /// The processor's cores.
 pub struct CpuBackend {
     isa: Isa,
     team: Team,
+    quantized: Activations,
 }
 
 impl CpuBackend {
@@ -81,46 +73,111 @@ impl CpuBackend {
     /// Uses `isa`, or the best one when the processor lacks it.
     pub fn with_isa(threads: usize, isa: Isa) -> Self {
         let isa = if Isa::available().contains(&isa) { isa } else { Isa::best() };
-        Self { isa, team: Team::new(threads.max(1)) }
+        Self { isa, team: Team::new(threads.max(1)), quantized: Activations::default() }
     }
 
-    /// Computes several products over one input in one parallel region.
-    fn products(&mut self, x: &Tensor, jobs: &[(&Matrix, Output<'_>, Epilogue)]) {
+    /// Quantises the rows of `x` for the products that follow.
+    fn quantize(&mut self, x: &Tensor) {
         let isa = self.isa;
-        let all_rows: usize = jobs.iter().map(|(matrix, ..)| matrix.rows).sum();
-        let wanted = all_rows.div_ceil(self.team.threads() * TASKS_PER_THREAD).max(TASK_ROWS);
-        let task_rows = wanted.next_multiple_of(TASK_ROWS);
-        let tasks: Vec<(usize, Range<usize>)> = jobs
-            .iter()
-            .enumerate()
-            .flat_map(|(job, (matrix, ..))| {
-                let rows = matrix.rows;
-                (0..rows).step_by(task_rows).map(move |first| (job, first..(first + task_rows).min(rows)))
-            })
-            .collect();
-        self.team.run(tasks.len(), &|task| {
-            let (job, rows) = &tasks[task];
-            let (matrix, out, epilogue) = &jobs[*job];
-            // SAFETY: tasks of one output have disjoint rows of its matrix, so disjoint columns; `isa` was detected.
+        let (rows, blocks) = (x.rows(), x.width / BLOCK);
+        self.quantized.resize(rows, x.width);
+        let Activations { values, scales, corrections, .. } = &mut self.quantized;
+        let parts = values.chunks_mut(x.width).zip(scales.chunks_mut(blocks)).zip(corrections.chunks_mut(blocks));
+        let work = parts.zip(x.data.chunks(x.width));
+        each(&mut self.team, PARALLEL_ROWS, work, &|(((values, scales), corrections), x)| {
+            // SAFETY: `isa` was detected.
             #[allow(unsafe_code)]
             unsafe {
-                kernels::matmul(isa, matrix.product(x), rows.clone(), out, *epilogue);
+                activations::quantize(isa, x, ActivationRow { values, scales, corrections });
+            }
+        });
+    }
+
+    /// Computes several products over the quantised rows in one parallel region.
+    fn products(&mut self, jobs: &[(&PanelMatrix, Output<'_>, Epilogue)]) {
+        let (isa, x) = (self.isa, &self.quantized);
+        let sizes: Vec<usize> = jobs.iter().map(|(matrix, ..)| matrix.rows().div_ceil(PANEL_ROWS)).collect();
+        let tasks = split(&sizes, self.team.threads());
+        self.team.run(tasks.len(), &|task| {
+            let (job, panels) = &tasks[task];
+            let (matrix, out, epilogue) = &jobs[*job];
+            // SAFETY: tasks of one output have disjoint panels of its matrix, so disjoint columns; `isa` was detected.
+            #[allow(unsafe_code)]
+            unsafe {
+                matmul::matmul(isa, matrix.panels(), x, panels.clone(), out, *epilogue);
+            }
+        });
+    }
+
+    /// Biases, norms, rotations; keys and values into the pages.
+    fn turn_and_append(
+        &mut self,
+        layer: usize,
+        shape: AttentionShape,
+        placement: &Placement<'_>,
+        rope: &Rope,
+        qkv: &mut Projections<'_, Self>,
+        pool: &mut Pool,
+    ) {
+        let isa = self.isa;
+        let Projections { q, k, v, bias, norm, eps } = qkv;
+        let (bias, norm, eps) = (*bias, *norm, *eps);
+        let writer = pool.writer();
+        let parts = q.data.chunks_mut(q.width).zip(k.data.chunks_mut(k.width)).zip(v.data.chunks_mut(v.width));
+        let scale = 1.0 / (shape.head_dim as f32).sqrt();
+        each(&mut self.team, PARALLEL_ROWS, parts.zip(placement.rows), &|(((q, k), v), row)| {
+            let turn = |which: usize, scale: f32| Turn {
+                bias: bias.map(|b| b[which].as_slice()),
+                norm: norm.map(|n| (n[which].as_slice(), eps)),
+                angles: rope.at(row.position),
+                scale,
+            };
+            let page = placement.tables[row.sequence][row.position / PAGE_TOKENS];
+            // SAFETY: `isa` was detected. Each row is another position of its sequence, and nobody attends before all are written.
+            #[allow(unsafe_code)]
+            unsafe {
+                rows::turn(isa, q, turn(0, scale));
+                rows::turn(isa, k, turn(1, 1.0));
+                if let Some(bias) = bias {
+                    rows::add_bias(isa, v, bias[2]);
+                }
+                writer.append(isa, layer, page, row.position % PAGE_TOKENS, k, v);
             }
         });
     }
 }
 
-impl Matrix {
-    fn product<'a>(&'a self, x: &'a Tensor) -> Product<'a> {
-        Product { weights: &self.data, dtype: kernels::DType::F32, columns: self.columns, x: &x.data }
+/// Does `work` with every item, side by side when there are at least `parallel_from`.
+fn each<T: Send>(team: &mut Team, parallel_from: usize, items: impl ExactSizeIterator<Item = T>, work: &(dyn Fn(T) + Sync)) {
+    if items.len() < parallel_from {
+        items.for_each(work);
+        return;
     }
+    let all: Vec<Mutex<Option<T>>> = items.map(|item| Mutex::new(Some(item))).collect();
+    let per_task = all.len().div_ceil(team.threads() * TASKS_PER_THREAD);
+    team.run(all.len().div_ceil(per_task), &|task| {
+        for item in &all[task * per_task..all.len().min((task + 1) * per_task)] {
+            // Each item is taken by one task, so the lock is never waited for.
+            if let Some(item) = item.lock().ok().and_then(|mut item| item.take()) {
+                work(item);
+            }
+        }
+    });
+}
+
+/// Ranges of panels as tasks, about equal, none across two jobs.
+fn split(sizes: &[usize], threads: usize) -> Vec<(usize, Range<usize>)> {
+    let all: usize = sizes.iter().sum();
+    let size = all.div_ceil(threads * TASKS_PER_THREAD).max(1);
+    let of_job = |(job, &panels): (usize, &usize)| (0..panels).step_by(size).map(move |first| (job, first..panels.min(first + size)));
+    sizes.iter().enumerate().flat_map(of_job).collect()
 }
 
 impl Backend for CpuBackend {
-    type Matrix = Matrix;
+    type Matrix = PanelMatrix;
     type Vector = Vec<f32>;
     type Tensor = Tensor;
-    type Cache = Cache;
+    type Pool = Pool;
     type Rope = Rope;
 
     fn device(&self) -> (&'static str, String, usize) {
@@ -128,12 +185,15 @@ impl Backend for CpuBackend {
     }
 
     fn numeric_contract(&self) -> &'static str {
-        "f32-ref-0"
+        NUMERIC_CONTRACT
     }
 
-    fn matrix(&self, weight: &PanelMatrix) -> Result<Matrix, BackendError> {
-        let data = weight.panels().to_f32().iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(Matrix { data, rows: weight.rows(), columns: weight.columns() })
+    fn matrix(&self, weight: PanelMatrix) -> Result<PanelMatrix, BackendError> {
+        if weight.columns() == 0 || !weight.columns().is_multiple_of(BLOCK) {
+            let shape = vec![weight.rows(), weight.columns()];
+            return Err(BackendError::Shape { shape, reason: "the inner dimension must be a multiple of 32" });
+        }
+        Ok(weight)
     }
 
     fn vector(&self, weight: Vec<f32>) -> Result<Vec<f32>, BackendError> {
@@ -144,54 +204,45 @@ impl Backend for CpuBackend {
         Ok(Tensor { data: reserved(rows * width)?, width })
     }
 
-    fn rope(&self, theta: f64, head_dim: usize, positions: usize) -> Result<Rope, BackendError> {
-        let half = head_dim / 2;
-        let (mut cos, mut sin) = (reserved(half * positions)?, reserved(half * positions)?);
-        for position in 0..positions {
-            for pair in 0..half {
-                let angle = position as f64 * theta.powf(-((2 * pair) as f64) / head_dim as f64);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
-            }
-        }
-        Ok(Rope { cos, sin, half })
+    fn rope(&self, shape: RopeShape, positions: usize) -> Result<Rope, BackendError> {
+        Rope::new(shape, positions)
     }
 
-    fn cache(&self, shape: CacheShape, tokens: usize) -> Result<Cache, BackendError> {
-        let bytes = self.cache_bytes(shape, tokens) / 2;
-        // Zeroed memory is given by the system page by page, when it is first written: a long reservation costs nothing yet.
-        Ok(Cache { shape, tokens, keys: vec![0; bytes], values: vec![0; bytes] })
+    fn pool(&self, shape: CacheShape, pages: usize) -> Result<Pool, BackendError> {
+        Pool::new(shape, pages)
     }
 
-    fn cache_bytes(&self, shape: CacheShape, tokens: usize) -> usize {
-        shape.layers * shape.kv_heads * shape.head_dim * tokens * 2 * 2
+    fn page_bytes(&self, shape: CacheShape) -> usize {
+        Pool::page_elements(shape) * size_of::<u16>()
     }
 
-    fn embed(&mut self, table: &Matrix, tokens: &[u32], out: &mut Tensor) {
+    fn prepare(&mut self, pool: &mut Pool, page: PageId) -> Result<(), BackendError> {
+        pool.prepare(page)
+    }
+
+    fn embed(&mut self, table: &PanelMatrix, tokens: &[u32], out: &mut Tensor) {
         out.data.clear();
         for &token in tokens {
-            let row = &table.data[token as usize * table.columns * 4..(token as usize + 1) * table.columns * 4];
-            out.data.extend(row.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+            table.panels().widen_row(token as usize, &mut out.data);
         }
     }
 
     fn norm(&mut self, x: &Tensor, gain: &Vec<f32>, eps: f32, out: &mut Tensor) {
-        out.data.clear();
-        for row in x.data.chunks_exact(x.width) {
-            let mut lanes = [0.0f32; LANES];
-            for chunk in row.as_chunks::<LANES>().0 {
-                for (lane, value) in lanes.iter_mut().zip(chunk) {
-                    *lane += value * value;
-                }
+        let isa = self.isa;
+        out.set_rows(x.rows());
+        let rows = x.data.chunks(x.width).zip(out.data.chunks_mut(x.width));
+        each(&mut self.team, PARALLEL_ROWS, rows, &|(x, out)| {
+            // SAFETY: `isa` was detected.
+            #[allow(unsafe_code)]
+            unsafe {
+                rows::norm(isa, x, gain, eps, out);
             }
-            let mean = math::sum_lanes(lanes) / x.width as f32;
-            let factor = 1.0 / (mean + eps).sqrt();
-            out.data.extend(row.iter().zip(gain).map(|(value, gain)| value * factor * gain));
-        }
+        });
     }
 
-    fn project(&mut self, x: &Tensor, products: &mut [(&Matrix, &mut Tensor)]) {
-        let rows = x.data.len() / x.width;
+    fn project(&mut self, x: &Tensor, products: &mut [(&PanelMatrix, &mut Tensor)]) {
+        self.quantize(x);
+        let rows = x.rows();
         let jobs: Vec<_> = products
             .iter_mut()
             .map(|(matrix, out)| {
@@ -200,28 +251,30 @@ impl Backend for CpuBackend {
                 (*matrix, Output::new(&mut out.data, width), Epilogue::Store)
             })
             .collect();
-        self.products(x, &jobs);
+        self.products(&jobs);
     }
 
-    fn project_add(&mut self, w: &Matrix, x: &Tensor, residual: &mut Tensor) {
+    fn project_add(&mut self, w: &PanelMatrix, x: &Tensor, residual: &mut Tensor) {
+        self.quantize(x);
         let width = residual.width;
-        self.products(x, &[(w, Output::new(&mut residual.data, width), Epilogue::Add)]);
+        self.products(&[(w, Output::new(&mut residual.data, width), Epilogue::Add)]);
     }
 
-    fn project_gated(&mut self, gate: &Matrix, up: &Matrix, x: &Tensor, out: &mut Tensor) {
-        let isa = self.isa;
-        out.set_rows(x.data.len() / x.width);
-        let width = out.width;
-        let out = Output::new(&mut out.data, width);
-        let rows = gate.rows;
-        let task_rows = rows.div_ceil(self.team.threads() * TASKS_PER_THREAD).next_multiple_of(TASK_ROWS);
-        self.team.run(rows.div_ceil(task_rows), &|task| {
-            let range = task * task_rows..((task + 1) * task_rows).min(rows);
-            // SAFETY: tasks have disjoint rows, so disjoint columns of the output; `isa` was detected.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernels::matmul(isa, gate.product(x), range.clone(), &out, Epilogue::Store);
-                kernels::matmul(isa, up.product(x), range, &out, Epilogue::Gate);
+    fn project_gated(&mut self, gate: &PanelMatrix, up: &PanelMatrix, x: &Tensor, out: &mut Tensor) {
+        self.quantize(x);
+        out.set_rows(x.rows());
+        let (isa, width) = (self.isa, out.width);
+        let (x, out) = (&self.quantized, Output::new(&mut out.data, width));
+        let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], self.team.threads());
+        self.team.run(tasks.len(), &|task| {
+            // A panel's gate is still in the first-level cache when its product with `up` is formed.
+            for panel in tasks[task].1.clone() {
+                // SAFETY: tasks have disjoint panels, so disjoint columns of the output; `isa` was detected.
+                #[allow(unsafe_code)]
+                unsafe {
+                    matmul::matmul(isa, gate.panels(), x, panel..panel + 1, &out, Epilogue::Store);
+                    matmul::matmul(isa, up.panels(), x, panel..panel + 1, &out, Epilogue::Gate);
+                }
             }
         });
     }
@@ -230,42 +283,29 @@ impl Backend for CpuBackend {
         &mut self,
         shape: AttentionShape,
         layer: usize,
-        rows: &[Row],
+        placement: &Placement<'_>,
         rope: &Rope,
-        qkv: Projections<'_, Tensor>,
-        caches: &mut [&mut Cache],
+        mut qkv: Projections<'_, Self>,
+        pool: &mut Pool,
         out: &mut Tensor,
     ) {
-        let isa = self.isa;
-        let Projections { q, k, v } = qkv;
-        for (index, row) in rows.iter().enumerate() {
-            rope.rotate(row.position, q, index);
-            rope.rotate(row.position, k, index);
-            caches[row.cache].append(isa, layer, row.position, k.row(index), v.row(index));
-        }
+        self.turn_and_append(layer, shape, placement, rope, &mut qkv, pool);
 
-        out.set_rows(rows.len());
-        let group = shape.heads / shape.kv_heads;
-        let (q, caches) = (&*q, &*caches);
-        let heads: Vec<std::sync::Mutex<&mut [f32]>> = out.data.chunks_mut(shape.head_dim).map(std::sync::Mutex::new).collect();
-        let units = rows.len() * shape.heads;
-        let per_task = units.div_ceil(self.team.threads() * TASKS_PER_THREAD).max(1);
-        self.team.run(units.div_ceil(per_task), &|task| {
-            let mut scores = Vec::new();
-            let taken = task * per_task..((task + 1) * per_task).min(units);
-            for (unit, out) in taken.clone().zip(&heads[taken]) {
-                let (index, head) = (unit / shape.heads, unit % shape.heads);
-                let (row, cache) = (rows[index], &caches[rows[index].cache]);
-                let range = cache.head_range(layer, head / group);
-                let stored = Head { keys: &cache.keys[range.clone()], values: &cache.values[range] };
-                let query = &q.row(index)[head * shape.head_dim..(head + 1) * shape.head_dim];
-                // Each unit is taken by one task, so the lock is never waited for.
-                let Ok(mut out) = out.lock() else { continue };
-                // SAFETY: `isa` was detected.
-                #[allow(unsafe_code)]
-                unsafe {
-                    kernels::attend(isa, query, stored, row.position + 1, &mut scores, &mut out);
-                }
+        let (isa, pool) = (self.isa, &*pool);
+        out.set_rows(placement.rows.len());
+        let group = shape.heads / shape.kv_heads * shape.head_dim;
+        let work = qkv.q.data.chunks(group).zip(out.data.chunks_mut(group)).enumerate();
+        // One unit is a row and a key/value head with all its query heads; units of one row cost the same.
+        each(&mut self.team, 2, work, &|(unit, (q, out))| {
+            let (row, kv_head) = (placement.rows[unit / shape.kv_heads], unit % shape.kv_heads);
+            let table = placement.tables[row.sequence];
+            let stored = Stored { pool, table, layer, kv_head };
+            let length = row.position + 1;
+            let reach = Reach { first: shape.window.map_or(0, |window| length.saturating_sub(window)), length };
+            // SAFETY: `isa` was detected.
+            #[allow(unsafe_code)]
+            unsafe {
+                attention::attend(isa, q, shape.head_dim, reach, stored, out);
             }
         });
     }
@@ -277,51 +317,24 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn digest(&mut self, x: &Tensor, out: &mut Vec<Option<B256>>) {
+        out.clear();
+        out.resize(x.rows(), None);
+        let rows = x.data.chunks(x.width).zip(out.iter_mut());
+        each(&mut self.team, PARALLEL_ROWS, rows, &|(row, digest)| *digest = position_digest(row));
+    }
+
     fn read(&self, x: &Tensor, out: &mut Vec<f32>) {
         out.clear();
         out.extend_from_slice(&x.data);
     }
 }
 
-impl Rope {
-    /// Rotates the pairs `(i, i + head_dim/2)` of every head in a row.
-    fn rotate(&self, position: usize, tensor: &mut Tensor, row: usize) {
-        let (half, width) = (self.half, tensor.width);
-        let angles = position * half..(position + 1) * half;
-        let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
-        for head in tensor.data[row * width..(row + 1) * width].chunks_exact_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
-            for i in 0..half {
-                let (a, b) = (low[i], high[i]);
-                low[i] = a * cos[i] - b * sin[i];
-                high[i] = b * cos[i] + a * sin[i];
-            }
-        }
-    }
-}
-
-impl Cache {
-    fn append(&mut self, isa: Isa, layer: usize, position: usize, k: &[f32], v: &[f32]) {
-        let head_dim = self.shape.head_dim;
-        for kv_head in 0..self.shape.kv_heads {
-            let start = self.head_range(layer, kv_head).start + position * head_dim * 2;
-            let place = start..start + head_dim * 2;
-            let from = kv_head * head_dim..(kv_head + 1) * head_dim;
-            // SAFETY: `isa` was detected.
-            #[allow(unsafe_code)]
-            unsafe {
-                kernels::narrow(isa, &k[from.clone()], &mut self.keys[place.clone()]);
-                kernels::narrow(isa, &v[from], &mut self.values[place]);
-            }
-        }
-    }
-}
-
-/// An empty vector with room for `count` elements, or an error instead of an abort.
-fn reserved(count: usize) -> Result<Vec<f32>, BackendError> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(count).map_err(|_| BackendError::OutOfMemory { bytes: count.saturating_mul(4) })?;
-    Ok(out)
+/// Room for so many elements, or an error where the system has none.
+fn reserved(elements: usize) -> Result<Vec<f32>, BackendError> {
+    let mut data = Vec::new();
+    data.try_reserve_exact(elements).map_err(|_| BackendError::OutOfMemory { bytes: elements * size_of::<f32>() })?;
+    Ok(data)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `cargo xtask bench NAME`: figures of one part, as lines `figure NAME VALUE UNIT`.
 
+mod engine;
+
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -8,9 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::build::Binaries;
 use crate::command;
-use crate::model;
 use crate::secret;
 use crate::stop::Stop;
 use crate::suite::postgres::Postgres;
@@ -22,7 +22,7 @@ const BENCH_LIMIT: Duration = Duration::from_secs(1_800);
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
-    /// Tokens per second of the engine on this machine.
+    /// The engine beside llama.cpp on the same weights: speed, fairness beside a compilation, perplexity.
     Engine,
     /// Durable holds and captures per second, on SQLite and, where it is installed, on PostgreSQL.
     Ledger,
@@ -33,16 +33,10 @@ pub enum Bench {
 /// Builds what is needed, optimised, and measures.
 pub fn run(workspace: &Workspace, bench: Bench, stop: &Stop) -> Result<()> {
     match bench {
-        Bench::Engine => engine(workspace, stop),
+        Bench::Engine => engine::run(workspace, stop),
         Bench::Ledger => ledger(workspace, stop),
         Bench::Gas => gas(workspace, stop),
     }
-}
-
-fn engine(workspace: &Workspace, stop: &Stop) -> Result<()> {
-    let binaries = Binaries::only(workspace, &["gpu-node"], true, stop)?;
-    let model = model::ready(workspace, &binaries.gpu_node, stop)?;
-    command::show(Command::new(&binaries.gpu_node).args(["bench", "--model"]).arg(model), BENCH_LIMIT, stop)
 }
 
 fn ledger(workspace: &Workspace, stop: &Stop) -> Result<()> {

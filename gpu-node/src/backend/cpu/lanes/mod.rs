@@ -1,0 +1,97 @@
+//! Sixteen lanes on each instruction set. Every function gives the same bits on all of them.
+#![allow(unsafe_code)] // Vector intrinsics; the rule for callers stands at the trait.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(super) use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512, AvxVnni};
+
+/// Lanes of a vector: a panel's rows.
+pub(super) const LANES: usize = 16;
+
+/// Instruction sets, chosen once at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX2 with the 256-bit byte dot product.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// AVX-512 with the byte dot product.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// All that this processor has, best first.
+    pub fn available() -> Vec<Self> {
+        let mut out = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+                out.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avxvnni") {
+                out.push(Self::AvxVnni);
+            }
+            out.push(Self::Avx2);
+        }
+        out.push(Self::Scalar);
+        out
+    }
+
+    pub fn best() -> Self {
+        Self::available().first().copied().unwrap_or(Self::Scalar)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "AVX-VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512 VNNI",
+        }
+    }
+}
+
+/// Vectors of 16 f32, of 16 int32, and of 64 weight bytes (four columns of 16 rows).
+///
+/// # Safety
+/// Every function may be called only on a processor with the instruction set, and pointers must allow access to what the
+/// function's vector holds (unaligned).
+pub(super) trait Lanes {
+    type V: Copy;
+    type Sum: Copy;
+    type Weights: Copy;
+
+    /// Asks for the cache line at `p`, which may be any address. A hint; no access.
+    unsafe fn prefetch(p: *const u8);
+    unsafe fn zero() -> Self::V;
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// 16 f16, widened exactly.
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// Rounded to nearest, ties to even.
+    unsafe fn store_f16(p: *mut u16, v: Self::V);
+    /// `a · b + c`, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+
+    /// 64 stored bytes, `q + 128` each.
+    unsafe fn weights(p: *const u8) -> Self::Weights;
+    /// What [`Lanes::dot4`] starts from, so that it ends at Σ q·x; `correction` is −128 · Σ x of the block.
+    unsafe fn start(correction: i32) -> Self::Sum;
+    /// Adds to each lane the products of its four weights and the four activations at `x`. Exact.
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum;
+    /// Exact: block sums are below 2²⁴.
+    unsafe fn to_f32(sum: Self::Sum) -> Self::V;
+}
