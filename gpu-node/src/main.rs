@@ -24,7 +24,7 @@ use gpu_node::operator::verify::VerifyArgs;
     before_help = "Examples:
   gpu-node init
   gpu-node key new --out node-key.json --password-file node-key.password
-  gpu-node model import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2-135m-instruct
+  gpu-node model pull HuggingFaceTB/SmolLM2-135M-Instruct
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password
   gpu-node doctor
   gpu-node run
@@ -41,7 +41,6 @@ struct Cli {
 enum Command {
     Init(InitArgs),
     Key(KeyArgs),
-    /// Import, verify and list models
     Model(ModelArgs),
     Register(RegisterArgs),
     Doctor(DoctorArgs),

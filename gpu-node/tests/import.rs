@@ -7,73 +7,34 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{CONTEXT, DIM, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, Noise, VOCAB, byte_alphabet};
+use common::gguf::{F16, F32, Q8_0, Writer, f32_bytes};
+use common::{CONTEXT, DIM, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, Noise, Quiet, VOCAB, byte_alphabet};
 use gpu_node::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineJob};
-use gpu_node::model::import::{ImportError, Outcome, Progress, import};
+use gpu_node::model::import::{ImportError, Outcome, import};
 use gpu_node::model::{Manifest, ManifestError};
 use proptest::prelude::*;
 use wire::node::SamplingParams;
-
-struct Quiet;
-
-impl Progress for Quiet {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn end(&self) {}
-}
-
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn text(&mut self, text: &str) {
-        self.0.extend((text.len() as u64).to_le_bytes());
-        self.0.extend(text.as_bytes());
-    }
-
-    fn key(&mut self, key: &str, kind: u32, value: &[u8]) {
-        self.text(key);
-        self.0.extend(kind.to_le_bytes());
-        self.0.extend(value);
-    }
-
-    fn number(&mut self, key: &str, value: u32) {
-        self.key(key, 4, &value.to_le_bytes());
-    }
-
-    fn word(&mut self, key: &str, value: &str) {
-        self.key(key, 8, &[]);
-        self.text(value);
-    }
-
-    fn list(&mut self, key: &str, kind: u32, count: usize) {
-        self.key(key, 9, &kind.to_le_bytes());
-        self.0.extend((count as u64).to_le_bytes());
-    }
-}
 
 /// A whole GGUF file of the tiny model: Q8_0 embeddings, F16 matrices, F32 norms.
 fn gguf() -> Vec<u8> {
     let mut tokens: Vec<String> = byte_alphabet().iter().map(char::to_string).collect();
     tokens.extend((tokens.len()..VOCAB).map(|id| if id == 256 { "<|im_end|>".to_owned() } else { format!("<|extra_{id}|>") }));
     let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
-    let mut tensors = vec![("token_embd".to_owned(), vec![DIM, VOCAB], 8u32), ("output_norm".to_owned(), vec![DIM], 0)];
+    let mut tensors = vec![("token_embd".to_owned(), vec![DIM, VOCAB], Q8_0), ("output_norm".to_owned(), vec![DIM], F32)];
     for layer in 0..LAYERS {
         let mut add = |part: &str, shape: Vec<usize>, kind| tensors.push((format!("blk.{layer}.{part}"), shape, kind));
-        add("attn_norm", vec![DIM], 0);
-        add("attn_q", vec![DIM, q], 1);
-        add("attn_k", vec![DIM, kv], 1);
-        add("attn_v", vec![DIM, kv], 1);
-        add("attn_output", vec![q, DIM], 1);
-        add("ffn_norm", vec![DIM], 0);
-        add("ffn_gate", vec![DIM, HIDDEN], 1);
-        add("ffn_up", vec![DIM, HIDDEN], 1);
-        add("ffn_down", vec![HIDDEN, DIM], 1);
+        add("attn_norm", vec![DIM], F32);
+        add("attn_q", vec![DIM, q], F16);
+        add("attn_k", vec![DIM, kv], F16);
+        add("attn_v", vec![DIM, kv], F16);
+        add("attn_output", vec![q, DIM], F16);
+        add("ffn_norm", vec![DIM], F32);
+        add("ffn_gate", vec![DIM, HIDDEN], F16);
+        add("ffn_up", vec![DIM, HIDDEN], F16);
+        add("ffn_down", vec![HIDDEN, DIM], F16);
     }
 
-    let mut out = Writer(b"GGUF".to_vec());
-    out.0.extend(3u32.to_le_bytes());
-    out.0.extend((tensors.len() as u64).to_le_bytes());
-    out.0.extend(17u64.to_le_bytes());
+    let mut out = Writer::default();
     out.word("general.architecture", "llama");
     for (key, value) in [
         ("block_count", LAYERS),
@@ -87,42 +48,32 @@ fn gguf() -> Vec<u8> {
     ] {
         out.number(&format!("llama.{key}"), value as u32);
     }
-    out.key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes());
+    out.float("llama.attention.layer_norm_rms_epsilon", 1e-5);
     out.word("tokenizer.ggml.model", "gpt2");
     out.word("tokenizer.ggml.pre", "smollm");
     out.number("tokenizer.ggml.bos_token_id", 256);
     out.number("tokenizer.ggml.eos_token_id", 256);
     out.word("tokenizer.chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}");
-    out.list("tokenizer.ggml.tokens", 8, tokens.len());
-    tokens.iter().for_each(|token| out.text(token));
-    // 17 keys with the two lists below; the merges are one pair.
-    out.list("tokenizer.ggml.token_type", 5, tokens.len());
-    (0..tokens.len()).for_each(|id| out.0.extend(if id < 256 { 1i32 } else { 3 }.to_le_bytes()));
-    let keys = 1 + 8 + 1 + 5 + 2 + 1;
-    out.list("tokenizer.ggml.merges", 8, 0);
-    out.0[16..24].copy_from_slice(&(keys as u64).to_le_bytes());
+    out.words("tokenizer.ggml.tokens", &tokens);
+    out.integers("tokenizer.ggml.token_type", &(0..tokens.len()).map(|id| if id < 256 { 1 } else { 3 }).collect::<Vec<_>>());
+    out.words("tokenizer.ggml.merges", &[]);
 
-    let (mut data, mut noise) = (Vec::new(), Noise(3));
+    let mut noise = Noise(3);
     for (name, shape, kind) in tensors {
-        out.text(&format!("{name}.weight"));
-        out.0.extend((shape.len() as u32).to_le_bytes());
-        shape.iter().for_each(|d| out.0.extend((*d as u64).to_le_bytes()));
-        out.0.extend(kind.to_le_bytes());
-        out.0.extend((data.len() as u64).to_le_bytes());
         let count: usize = shape.iter().product();
-        match kind {
-            0 => data.extend(std::iter::repeat_n(1.0f32, count).flat_map(f32::to_le_bytes)),
-            1 => data.extend(noise.take(count, 0.5).iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes())),
-            _ => (0..count / 32).for_each(|_| {
-                data.extend(half::f16::from_f32(0.002).to_le_bytes());
-                data.extend((0..32).map(|_| ((noise.next() * 250.0) as i8).cast_unsigned()));
-            }),
-        }
-        data.resize(data.len().next_multiple_of(32), 0);
+        let data: Vec<u8> = match kind {
+            F32 => f32_bytes(&vec![1.0; count]),
+            F16 => noise.take(count, 0.5).iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
+            _ => (0..count / 32)
+                .flat_map(|_| {
+                    let quants: Vec<u8> = (0..32).map(|_| ((noise.next() * 256.0).floor() as i8).cast_unsigned()).collect();
+                    half::f16::from_f32(0.002).to_le_bytes().into_iter().chain(quants)
+                })
+                .collect(),
+        };
+        out.tensor(&format!("{name}.weight"), &shape, kind, &data);
     }
-    out.0.resize(out.0.len().next_multiple_of(32), 0);
-    out.0.extend(data);
-    out.0
+    out.finish()
 }
 
 fn write_source(dir: &Path, bytes: &[u8]) -> PathBuf {

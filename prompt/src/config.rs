@@ -37,9 +37,10 @@ impl FolderConfig {
     pub(crate) fn read(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("tokenizer_config.json");
         let config = read_json(&path)?;
-        let chat_template = match template_of(&config) {
+        // As in `transformers`, the file of its own goes before the field.
+        let chat_template = match read_template_file(dir)? {
             Some(text) => text,
-            None => read_template_file(dir)?.ok_or(ConfigError::NoTemplate { path })?,
+            None => template_of(&config).ok_or(ConfigError::NoTemplate { path })?,
         };
         let mut eos_token_ids = Vec::new();
         for name in ["generation_config.json", "config.json"] {

@@ -43,6 +43,7 @@ pub struct Prompter {
     tokenizer: Arc<Tokenizer>,
     template: Arc<ChatTemplate>,
     eos_token_ids: Arc<[u32]>,
+    vocab_size: usize,
     parts: EngineParts,
 }
 
@@ -51,7 +52,7 @@ impl Prompter {
     pub fn open(dir: &Path) -> Result<Self, PromptError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| PromptError::Tokenizer { path, reason: e.to_string() })?;
+        let mut tokenizer = parse_tokenizer(&bytes).map_err(|reason| PromptError::Tokenizer { path, reason })?;
         // A folder may ask for cut or padded inputs (made for training); a prompt is neither.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| PromptError::Encode(e.to_string()))?;
@@ -67,7 +68,9 @@ impl Prompter {
 
         let template = ChatTemplate::new(&config.chat_template, &config.bos_token, &config.eos_token)?;
         let parts = EngineParts { tokenizer_json: keccak256(&bytes), chat_template: keccak256(template.source().as_bytes()) };
-        Ok(Self { tokenizer: Arc::new(tokenizer), template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
+        // Ids may have gaps, so the number of tokens says nothing of the highest.
+        let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        Ok(Self { tokenizer: Arc::new(tokenizer), vocab_size, template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
     }
 
     /// Prompt token ids for a conversation, ending where the answer begins.
@@ -105,13 +108,22 @@ impl Prompter {
         &self.eos_token_ids
     }
 
-    /// Number of tokens including added ones.
+    /// One more than the highest token id, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        self.vocab_size
     }
 
     /// Digests for the receipt's `engine` field.
     pub fn engine_parts(&self) -> EngineParts {
         self.parts
+    }
+}
+
+/// The crate's reader panics on some files that are no JSON or lack a field; whoever wrote the file must not stop the process.
+fn parse_tokenizer(bytes: &[u8]) -> Result<Tokenizer, String> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| e.to_string())?;
+    match std::panic::catch_unwind(|| Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizers library gave up on it".to_owned()),
     }
 }

@@ -1,31 +1,27 @@
 #!/usr/bin/env python3
-"""Greedy answers of llama.cpp, as vectors for the engine's parity test.
+"""Greedy answers of llama.cpp and its logits along them, as vectors for the engine's parity test.
 
     python3 test/parity/peer_llama_cpp.py MODEL.gguf test/vectors/smollm2_greedy.json
-    python3 test/parity/peer_llama_cpp.py MODEL.gguf --bench
 
 Needs PyPI `llama-cpp-python` and `numpy` (0.3.36 made the committed file). For each chat prompt it writes the token ids as
-llama.cpp's tokenizer gives them and 64 greedy tokens with the gap between the two greatest logits at each step, twice:
+llama.cpp's tokenizer gives them and up to 64 greedy tokens of the same weights expanded to f32 by llama.cpp's own quantiser, so that it
+computes in f32 throughout. At each step stand the eight greatest logits (`top`, `exact`), and what llama.cpp computes for the same
+tokens after the same answer with the weights in Q8_0 (`q8`): beside the weights it then rounds activations to 8 bits, as the engine does.
 
-- `exact`: the same weights expanded to f32 by llama.cpp's own quantiser, so that it computes in f32 throughout;
-- `rounded`: the file as it is. Beside its 4-bit weights llama.cpp then rounds *activations* to 8 bits; `exact_tokens` are what
-  it chooses at the same steps, after the same tokens, without that rounding.
-
-Further, token ids of texts that are hard to split. `--bench` prints llama.cpp's own speed as `figure` lines.
+Further, token ids of texts that are hard to split.
 """
 
 import argparse
 import ctypes
 import json
 import os
-import statistics
 import tempfile
-import time
 
 import llama_cpp
 import numpy
 
 STEPS = 64
+TOP = 8
 
 CHATS = [
     "What is the capital of France, and why is it famous?",
@@ -88,55 +84,56 @@ def logits(model):
     return numpy.ctypeslib.as_array(pointer, shape=(model.n_vocab(),)).copy()
 
 
-def expand(path, out):
+def convert(path, out, kind):
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = llama_cpp.LLAMA_FTYPE_ALL_F32
+    parameters.ftype = kind
     parameters.allow_requantize = True
     if llama_cpp.llama_model_quantize(path.encode(), out.encode(), ctypes.byref(parameters)) != 0:
-        raise SystemExit(f"llama.cpp could not expand {path} to f32")
+        raise SystemExit(f"llama.cpp could not convert {path}")
 
 
 def greedy(model, prompt):
-    """Token ids and top-2 logit gaps. The first end-of-turn token ends the answer and is part of it."""
+    """Token ids, and the greatest logits at each step. The first end-of-turn token ends the answer and is part of it."""
     model.reset()
     model.eval(prompt)
-    tokens, gaps = [], []
+    tokens, tops, values = [], [], []
     for _ in range(STEPS):
         row = logits(model)
-        token = int(row.argmax())
-        second, first = numpy.partition(row, -2)[-2:]
-        tokens.append(token)
-        gaps.append(round(float(first - second), 4))
-        if llama_cpp.llama_vocab_is_eog(model._model.vocab, token):
+        top = numpy.argsort(row)[::-1][:TOP]
+        tokens.append(int(top[0]))
+        tops.append([int(t) for t in top])
+        values.append([round(float(row[t]), 4) for t in top])
+        if llama_cpp.llama_vocab_is_eog(model._model.vocab, tokens[-1]):
             break
-        model.eval([token])
-    return {"tokens": tokens, "gaps": gaps}
+        model.eval([tokens[-1]])
+    return tokens, tops, values
 
 
-def choices_after(model, prompt, tokens):
-    """What the model would choose at each step of somebody else's answer."""
+def along(model, prompt, tokens, tops):
+    """Logits of the same tokens at each step of somebody else's answer."""
     model.reset()
     model.eval(prompt)
-    choices = []
-    for token in tokens:
-        choices.append(int(logits(model).argmax()))
+    values = []
+    for token, top in zip(tokens, tops):
+        row = logits(model)
+        values.append([round(float(row[t]), 4) for t in top])
         model.eval([token])
-    return choices
+    return values
 
 
 def write_vectors(path, out, threads):
-    rounded = load(path, threads)
     with tempfile.TemporaryDirectory() as folder:
-        expanded = os.path.join(folder, "f32.gguf")
-        expand(path, expanded)
-        exact = load(expanded, threads)
+        expanded, rounded = os.path.join(folder, "f32.gguf"), os.path.join(folder, "q8.gguf")
+        convert(path, expanded, llama_cpp.LLAMA_FTYPE_ALL_F32)
+        convert(path, rounded, llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)
+        exact, q8 = load(expanded, threads), load(rounded, threads)
     chats = []
     for question in CHATS:
-        prompt = tokenize(rounded, render(question))
-        chat = {"user": question, "prompt": prompt, "exact": greedy(exact, prompt), "rounded": greedy(rounded, prompt)}
-        chat["rounded"]["exact_tokens"] = choices_after(exact, prompt, chat["rounded"]["tokens"])
-        chats.append(chat)
-    texts = [{"text": text, "tokens": tokenize(rounded, text) if text else []} for text in TEXTS]
+        prompt = tokenize(exact, render(question))
+        tokens, tops, values = greedy(exact, prompt)
+        chats.append({"user": question, "prompt": prompt, "tokens": tokens, "top": tops, "exact": values,
+                      "q8": along(q8, prompt, tokens, tops)})
+    texts = [{"text": text, "tokens": tokenize(exact, text) if text else []} for text in TEXTS]
     name = os.path.basename(path)
     document = {"peer": f"llama-cpp-python {llama_cpp.__version__}", "model": name, "chats": chats, "texts": texts}
     with open(out, "w", encoding="utf-8") as file:
@@ -144,41 +141,13 @@ def write_vectors(path, out, threads):
         file.write("\n")
 
 
-def bench(model, runs=3, prompt_tokens=512, completion_tokens=128):
-    question = tokenize(model, render("Write a long and detailed story about a lighthouse keeper, the sea, and the ships that pass."))
-    long = (question * (prompt_tokens // len(question) + 1))[:prompt_tokens]
-    decode, prefill, first = [], [], []
-    for _ in range(runs):
-        model.reset()
-        begin = time.perf_counter()
-        model.eval(question)
-        logits(model).argmax()
-        first.append((time.perf_counter() - begin) * 1e3)
-        begin = time.perf_counter()
-        for _ in range(completion_tokens - 1):
-            model.eval([int(logits(model).argmax())])
-        decode.append((completion_tokens - 1) / (time.perf_counter() - begin))
-        model.reset()
-        begin = time.perf_counter()
-        model.eval(long)
-        logits(model)
-        prefill.append(prompt_tokens / (time.perf_counter() - begin))
-    print(f"figure llama_cpp_decode_tokens_per_s {statistics.median(decode):.2f} tokens/s")
-    print(f"figure llama_cpp_prefill_tokens_per_s {statistics.median(prefill):.2f} tokens/s")
-    print(f"figure llama_cpp_first_token_ms {statistics.median(first):.2f} ms")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="GGUF file")
-    parser.add_argument("out", nargs="?", help="JSON file to write")
-    parser.add_argument("--bench", action="store_true", help="print llama.cpp's speed")
+    parser.add_argument("out", help="JSON file to write")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    if arguments.out:
-        write_vectors(arguments.model, arguments.out, arguments.threads)
-    if arguments.bench:
-        bench(load(arguments.model, arguments.threads))
+    write_vectors(arguments.model, arguments.out, arguments.threads)
 
 
 if __name__ == "__main__":

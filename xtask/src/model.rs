@@ -31,6 +31,7 @@ const GGUF_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea37
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(1800);
 const UNPACK_LIMIT: Duration = Duration::from_secs(120);
 const IMPORT_LIMIT: Duration = Duration::from_secs(600);
+const LIST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Files of a complete import.
 const FOLDER: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -44,13 +45,12 @@ pub fn folder(workspace: &Workspace) -> PathBuf {
 pub fn ready(workspace: &Workspace, gpu_node: &Path, stop: &Stop) -> Result<PathBuf> {
     let folder = folder(workspace);
     let stamp = workspace.home().join("models").join(format!(".{MODEL}.imported"));
-    let complete = FOLDER.iter().all(|name| folder.join(name).is_file());
-    if complete && fs::read_to_string(&stamp).is_ok_and(|found| found.trim() == GGUF_SHA256) {
+    if is_served(&folder, gpu_node, stop)? && fs::read_to_string(&stamp).is_ok_and(|found| found.trim() == GGUF_SHA256) {
         return Ok(folder);
     }
     let gguf = gguf_ready(workspace, stop)?;
     if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the incomplete {}", folder.display()))?;
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the outdated {}", folder.display()))?;
     }
     fs::create_dir_all(workspace.home().join("models")).context("cannot create the folder of models")?;
     let mut import = Command::new(gpu_node);
@@ -61,6 +61,19 @@ pub fn ready(workspace: &Workspace, gpu_node: &Path, stop: &Stop) -> Result<Path
     }
     fs::write(&stamp, GGUF_SHA256).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(folder)
+}
+
+/// Whether the folder is complete and in the layout that this build of the node serves; it alone knows which.
+fn is_served(folder: &Path, gpu_node: &Path, stop: &Stop) -> Result<bool> {
+    if !FOLDER.iter().all(|name| folder.join(name).is_file()) {
+        return Ok(false);
+    }
+    let mut list = Command::new(gpu_node);
+    list.args(["model", "list", "--json"]).arg(folder.parent().unwrap_or(folder));
+    let models: serde_json::Value =
+        serde_json::from_str(&command::capture(&mut list, LIST_LIMIT, stop)?).context("`gpu-node model list --json` printed no JSON")?;
+    let named = |model: &&serde_json::Value| model["name"] == MODEL;
+    Ok(models.as_array().and_then(|models| models.iter().find(named)).is_some_and(|model| model["state"] == "ready"))
 }
 
 /// The GGUF file, checked against its pinned digest.
@@ -188,6 +201,36 @@ mod tests {
     #[test]
     fn the_bar_template_is_valid() {
         assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+
+    /// Runs where `cargo xtask test` has built the node and fetched the model.
+    #[test]
+    fn a_folder_of_an_older_layout_is_imported_again() {
+        let gguf = Workspace::here().home().join("cache").join(GGUF);
+        let gpu_node = std::env::var_os("PARALLELIX_BINARIES").map(|folder| Path::new(&folder).join("gpu-node"));
+        let Some(gpu_node) = gpu_node.filter(|_| gguf.is_file()) else {
+            eprintln!("did not run: no PARALLELIX_BINARIES, or no {}", gguf.display());
+            return;
+        };
+        let root = tempfile::tempdir().unwrap();
+        let workspace = Workspace { root: root.path().to_owned() };
+        fs::create_dir_all(workspace.home().join("cache")).unwrap();
+        std::os::unix::fs::symlink(&gguf, workspace.home().join("cache").join(GGUF)).unwrap();
+        let stop = Stop::default();
+        let folder = ready(&workspace, &gpu_node, &stop).unwrap();
+        let manifest = folder.join("parallelix.json");
+        let made = fs::read(&manifest).unwrap();
+        let written = || fs::metadata(folder.join("model.safetensors")).unwrap().modified().unwrap();
+        let first = written();
+        ready(&workspace, &gpu_node, &stop).unwrap();
+        assert_eq!(written(), first, "nothing is done twice");
+
+        let mut older: serde_json::Value = serde_json::from_slice(&made).unwrap();
+        older["format"] = 1.into();
+        fs::write(&manifest, older.to_string()).unwrap();
+        ready(&workspace, &gpu_node, &stop).unwrap();
+        assert_eq!(fs::read(&manifest).unwrap(), made);
+        assert!(written() > first);
     }
 
     #[test]

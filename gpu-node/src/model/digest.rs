@@ -73,6 +73,11 @@ pub fn sha256_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Strin
     Ok(alloy::hex::encode(hasher.finalize()))
 }
 
+/// SHA-256 of bytes in lower-case hex.
+pub(crate) fn sha256_bytes(bytes: &[u8]) -> String {
+    alloy::hex::encode(Sha256::digest(bytes))
+}
+
 /// Calls `each` with consecutive pieces of exactly `size` bytes, the last one shorter.
 fn read_chunks(path: &Path, size: usize, mut each: impl FnMut(&[u8])) -> Result<(), DigestError> {
     let read = |source| DigestError::Read { path: path.to_owned(), source };

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::B256;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::digest::{DigestError, file_root, sha256_file};
 
 /// Name of the manifest inside a model's folder.
 pub const MANIFEST_FILE: &str = "parallelix.json";
-const WEIGHTS_FILE: &str = "model.safetensors";
-const FORMAT: u32 = 1;
+pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
+/// 1 held f16 matrices, 2 holds int8 panels.
+const FORMAT: u32 = 2;
+/// Longest manifest in bytes; a handful of files take less than 2 KiB.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// Digests of an imported model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,8 @@ pub enum ManifestError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a manifest: {reason}; import the model again", path = path.display())]
     Format { path: PathBuf, reason: String },
+    #[error("{path} is of format {found}, made by an older version; import the model again: its folder is replaced", path = path.display())]
+    OlderFormat { path: PathBuf, found: u64 },
     #[error(transparent)]
     Digest(#[from] DigestError),
     #[error("{file} has digest {found}, the manifest says {expected}; the file was changed or damaged: import the model again")]
@@ -52,13 +58,24 @@ impl Manifest {
 
     pub fn read(dir: &Path) -> Result<Self, ManifestError> {
         let path = dir.join(MANIFEST_FILE);
-        let bytes = fs::read(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
-        let manifest: Self =
-            serde_json::from_slice(&bytes).map_err(|e| ManifestError::Format { path: path.clone(), reason: e.to_string() })?;
-        if manifest.format != FORMAT {
-            return Err(ManifestError::Format { path, reason: format!("format {} is not {FORMAT}", manifest.format) });
+        let format = |reason: String| ManifestError::Format { path: path.clone(), reason };
+        let json = read_json(dir)?;
+        match json.get("format").and_then(Value::as_u64) {
+            Some(found) if found < u64::from(FORMAT) => return Err(ManifestError::OlderFormat { path, found }),
+            Some(found) if found > u64::from(FORMAT) => return Err(format(format!("format {found} is newer than {FORMAT}"))),
+            _ => {}
         }
-        Ok(manifest)
+        serde_json::from_value(json).map_err(|e| format(e.to_string()))
+    }
+
+    /// Whether the folder holds nothing but what an import wrote, in whatever format.
+    pub fn is_all_of(dir: &Path) -> Result<bool, ManifestError> {
+        let json = read_json(dir)?;
+        let Some(files) = json.get("files").and_then(Value::as_object) else { return Ok(false) };
+        Ok(fs::read_dir(dir).map_err(|source| ManifestError::Read { path: dir.to_owned(), source })?.all(|entry| {
+            let name = entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).unwrap_or_default();
+            name == WEIGHTS_FILE || name == MANIFEST_FILE || files.contains_key(&name)
+        }))
     }
 
     pub fn write(&self, dir: &Path) -> Result<(), ManifestError> {
@@ -86,6 +103,18 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn read_json(dir: &Path) -> Result<Value, ManifestError> {
+    let path = dir.join(MANIFEST_FILE);
+    let read = |source| ManifestError::Read { path: path.clone(), source };
+    let length = fs::metadata(&path).map_err(read)?.len();
+    if length > MAX_MANIFEST_BYTES {
+        let reason = format!("it is {length} bytes long, at most {MAX_MANIFEST_BYTES} are possible");
+        return Err(ManifestError::Format { path, reason });
+    }
+    let bytes = fs::read(&path).map_err(read)?;
+    serde_json::from_slice(&bytes).map_err(|e| ManifestError::Format { path, reason: e.to_string() })
 }
 
 /// Files of the folder except weights and manifest.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
+use super::header;
 use super::panels::{BLOCK, PANEL_ROWS, Panels};
 
 /// Why weights were refused.
@@ -79,7 +80,7 @@ impl Weights {
         // under a running node stops the node with SIGBUS, as with every engine that maps weights.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(read)?);
         let base = map.as_ptr() as usize;
-        let parsed = SafeTensors::deserialize(&map).map_err(|e| format(e.to_string()))?;
+        let parsed = header::parse(&map).map_err(format)?;
 
         let mut tensors = HashMap::new();
         for (name, view) in parsed.tensors() {

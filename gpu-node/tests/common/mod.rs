@@ -2,9 +2,13 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test crate uses a part of it.
 
+pub mod gguf;
+pub mod reference;
+
 use std::fs;
 use std::path::Path;
 
+use gpu_node::model::import::Progress;
 use gpu_node::model::import::writer::{TensorSpec, WeightsWriter};
 use gpu_node::model::panels::quantize;
 use serde_json::{Map, Value, json};
@@ -18,6 +22,15 @@ pub const LAYERS: usize = 2;
 pub const VOCAB: usize = 264;
 pub const CONTEXT: usize = 1024;
 pub const EOS: u32 = 257;
+
+/// Progress that nobody watches.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+}
 
 /// Deterministic numbers in (−0.5, 0.5).
 pub struct Noise(pub u64);

@@ -263,10 +263,7 @@ mod documented {
         assert_eq!(vectors["contract"], NUMERIC_CONTRACT);
         let block: [f32; BLOCK] = f32s(&vectors["weights"]["in"]).try_into().unwrap();
         let (scale, q) = panels::quantize_block(&block);
-        assert_eq!(
-            (format!("{:04x}", scale.to_bits()), q.to_vec()),
-            (vectors["weights"]["scale"].as_str().unwrap().into(), bytes(&vectors["weights"]["q"]))
-        );
+        assert_eq!((format!("{:04x}", scale.to_bits()), q.to_vec()), (vectors["weights"]["scale"].as_str().unwrap().into(), bytes(&vectors["weights"]["q"])));
 
         let mut backend = CpuBackend::new(1);
         let x = filled(&backend, BLOCK, &f32s(&vectors["activations"]["in"]));

@@ -5,5 +5,5 @@
 mod quant;
 mod reader;
 
-pub use quant::QuantType;
+pub use quant::{IMPORTED_TYPES, QuantType, q8_0_block};
 pub use reader::{Gguf, GgufError, TensorEntry, Value};

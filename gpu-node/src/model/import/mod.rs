@@ -1,20 +1,31 @@
-//! GGUF file → Hugging Face folder, written beside its destination and moved there whole.
+//! GGUF file or Hugging Face folder → our folder, written beside its destination and moved there whole.
 
-mod config;
-mod tensors;
-mod tokenizer;
+mod folder;
+mod gguf;
+mod quantize;
+mod space;
+mod staging;
 pub mod writer;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use prompt::PromptError;
+use serde_json::Value;
 
+use super::config::{ConfigError, DecoderConfig};
 use super::digest::{DigestError, sha256_file};
-use super::gguf::{Gguf, GgufError};
+use super::folder::{ModelError, check_prompter};
+use super::gguf::GgufError;
 use super::manifest::{MANIFEST_FILE, Manifest, ManifestError};
 use super::panels::QuantizeError;
+pub(super) use folder::{is_plain_name, shard_names};
+use quantize::{SourceTensor, stored_bytes, write_weights};
+pub use space::free_bytes;
+use staging::{Staging, parent_of};
 
 /// Told of what the import does; `advance` may be called from several threads.
 pub trait Progress: Sync {
@@ -31,7 +42,7 @@ pub enum Outcome {
     AlreadyThere(Manifest),
 }
 
-/// Why a file was not imported. The destination is as it was before.
+/// Why a source was not imported. The destination is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error("{path}: {source}", path = path.display())]
@@ -42,18 +53,48 @@ pub enum ImportError {
     Manifest(#[from] ManifestError),
     #[error("{path} can't be imported: {source}", path = path.display())]
     Gguf { path: PathBuf, source: GgufError },
-    #[error("{path} has SHA-256 {found}, {expected} was asked for; fetch the file again", path = path.display())]
+    #[error("{path} can't be imported: {source}", path = path.display())]
+    Config { path: PathBuf, source: ConfigError },
+    #[error("{path} is not a safetensors file: {reason}", path = path.display())]
+    Safetensors { path: PathBuf, reason: String },
+    #[error("{path} is not a shard index: {reason}", path = path.display())]
+    Index { path: PathBuf, reason: String },
+    #[error("{path} has no {name}; {remedy}", path = path.display())]
+    MissingFile { path: PathBuf, name: &'static str, remedy: &'static str },
+    #[error("{path} is {bytes} bytes long, at most {most} are possible", path = path.display())]
+    TooLong { path: PathBuf, bytes: u64, most: u64 },
+    #[error("{path} has SHA-256 {found}, {expected} was asked for; fetch the source again", path = path.display())]
     WrongSource { path: PathBuf, found: String, expected: String },
     #[error("{path} exists and holds something else; remove it or name another folder", path = path.display())]
     DestinationTaken { path: PathBuf },
-    #[error("{path} is a model of architecture {found:?}; \"llama\" is imported", path = path.display())]
+    #[error("{path} was imported already; it can be served as it is, or copied", path = path.display())]
+    SourceIsImported { path: PathBuf },
+    #[error("{path} is a model of architecture {found:?}; llama, qwen2 and qwen3 are imported", path = path.display())]
     Architecture { path: PathBuf, found: String },
-    #[error("{key} is {found:?}; {known} is imported")]
+    #[error("{key} is {found:?}; imported: {known}")]
     Tokenizer { key: &'static str, found: String, known: &'static str },
+    #[error("tensor {name} is missing; the source is incomplete")]
+    MissingTensor { name: String },
+    #[error("tensor {name} has shape {found:?}, the configuration implies {expected:?}")]
+    Shape { name: String, found: Vec<u64>, expected: Vec<u64> },
+    #[error("tensor {name} is stored as {found}; {expected} are imported")]
+    Storage { name: String, found: String, expected: &'static str },
+    #[error("tensor {name} belongs to no part of this model that is computed; leaving it out would change every answer")]
+    ExtraTensor { name: String },
+    #[error("lm_head.weight differs from the embeddings, but config.json says that they are one (tie_word_embeddings)")]
+    NotTied,
     #[error("tensor {tensor}: {source}")]
     Quantize { tensor: String, source: QuantizeError },
     #[error("{what} is {value}, which the file's own tensors or lists contradict")]
     Inconsistent { what: &'static str, value: String },
+    #[error("rope_freqs.weight holds factors that are not Llama 3's scaling: pair {pair} has {found}, {expected} was expected")]
+    RopeFactors { pair: usize, found: f32, expected: f32 },
+    #[error("{path} has {free} bytes free, the import needs {needed}; free space or name another folder", path = path.display())]
+    Space { path: PathBuf, free: u64, needed: u64 },
+    #[error("the source's tokenizer or chat template can't be used: {0}")]
+    Prompt(Box<ModelError>),
+    #[error("a thread of the import ended early; try again, and report it if it does so again")]
+    Thread,
 }
 
 impl ImportError {
@@ -62,113 +103,131 @@ impl ImportError {
     }
 }
 
-/// Imports `source` into the folder `dest`. A second import of the same source changes nothing and is quick.
-pub fn import(source: &Path, dest: &Path, expected_sha256: Option<&str>, progress: &dyn Progress) -> Result<Outcome, ImportError> {
-    let length = fs::metadata(source).map_err(ImportError::io(source))?.len();
-    progress.begin("check source", length);
-    let sha256 = sha256_file(source, &|n| progress.advance(n))?;
-    progress.end();
-    if let Some(expected) = expected_sha256.filter(|e| !e.eq_ignore_ascii_case(&sha256)) {
-        return Err(ImportError::WrongSource { path: source.to_owned(), found: sha256, expected: expected.to_owned() });
+impl From<PromptError> for ImportError {
+    fn from(error: PromptError) -> Self {
+        Self::Prompt(Box::new(error.into()))
     }
-    if dest.join(MANIFEST_FILE).exists() {
-        let manifest = Manifest::read(dest)?;
-        if manifest.source_sha256 == sha256 {
-            return Ok(Outcome::AlreadyThere(manifest));
-        }
-    }
-    let taken = match fs::read_dir(dest) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    };
-    if taken {
-        return Err(ImportError::DestinationTaken { path: dest.to_owned() });
-    }
-
-    let staging = Staging::beside(dest)?;
-    let manifest = write_folder(source, &sha256, &staging.dir, progress)?;
-    staging.move_to(dest)?;
-    Ok(Outcome::Imported(manifest))
 }
 
-fn write_folder(source: &Path, sha256: &str, dir: &Path, progress: &dyn Progress) -> Result<Manifest, ImportError> {
-    let file = File::open(source).map_err(ImportError::io(source))?;
-    let map = map_source(&file).map_err(ImportError::io(source))?;
-    let in_source = |error| ImportError::Gguf { path: source.to_owned(), source: error };
-    let gguf = Gguf::parse(&map).map_err(in_source)?;
-    let architecture = gguf.text("general.architecture").map_err(in_source)?;
-    if architecture != "llama" {
-        return Err(ImportError::Architecture { path: source.to_owned(), found: architecture.to_owned() });
+/// What is imported, and how.
+pub struct Import<'a> {
+    /// GGUF file or Hugging Face folder.
+    pub source: &'a Path,
+    pub dest: &'a Path,
+    /// Digest of the source, as [`source_sha256`] gives it; another one is refused.
+    pub expected_sha256: Option<&'a str>,
+    /// What the manifest calls the source; the file's or folder's name when `None`.
+    pub source_name: Option<String>,
+    pub threads: usize,
+}
+
+/// Imports `source` into the folder `dest` on all threads. A second import of the same source changes nothing and is quick.
+pub fn import(source: &Path, dest: &Path, expected_sha256: Option<&str>, progress: &dyn Progress) -> Result<Outcome, ImportError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Import { source, dest, expected_sha256, source_name: None, threads }.run(progress)
+}
+
+impl Import<'_> {
+    pub fn run(self, progress: &dyn Progress) -> Result<Outcome, ImportError> {
+        let sha256 = source_sha256(self.source, progress)?;
+        if let Some(expected) = self.expected_sha256.filter(|e| !e.eq_ignore_ascii_case(&sha256)) {
+            return Err(ImportError::WrongSource { path: self.source.to_owned(), found: sha256, expected: expected.to_owned() });
+        }
+        match destination(self.dest)? {
+            Destination::Free => {}
+            Destination::Holds(manifest) if manifest.source_sha256 == sha256 => return Ok(Outcome::AlreadyThere(manifest)),
+            _ => return Err(ImportError::DestinationTaken { path: self.dest.to_owned() }),
+        }
+
+        let name = match &self.source_name {
+            Some(name) => name.clone(),
+            None => self.source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let staging = Staging::beside(self.dest)?;
+        let model_root = if self.source.is_dir() {
+            folder::write_folder(&self, &staging.dir, progress)?
+        } else {
+            gguf::write_folder(&self, &staging.dir, progress)?
+        };
+        let manifest = Manifest::of_folder(&staging.dir, name, sha256, model_root)?;
+        manifest.write(&staging.dir)?;
+        staging.move_to(self.dest)?;
+        Ok(Outcome::Imported(manifest))
     }
 
-    let shape = config::ModelShape::of(&gguf, in_source)?;
-    let vocabulary = tokenizer::Vocabulary::of(&gguf, in_source)?;
-    if vocabulary.len() as u64 != shape.vocab_size {
-        return Err(ImportError::Inconsistent { what: "number of tokens", value: vocabulary.len().to_string() });
+    /// What both kinds of source do last: files that the node would refuse are refused here, before the long part.
+    fn write_checked(
+        &self,
+        config: &DecoderConfig,
+        tensors: &[SourceTensor],
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<alloy::primitives::B256, ImportError> {
+        check_prompter(config, &prompt::Prompter::open(dir)?).map_err(|error| ImportError::Prompt(Box::new(error)))?;
+        let (parent, needed) = (parent_of(self.dest), stored_bytes(tensors));
+        let free = free_bytes(parent).map_err(ImportError::io(parent))?;
+        if free < needed {
+            return Err(ImportError::Space { path: parent.to_owned(), free, needed });
+        }
+        write_weights(tensors, &dir.join("model.safetensors"), self.threads, progress)
     }
-    write_json(dir, "config.json", &shape.config_json(&vocabulary))?;
-    write_json(dir, "generation_config.json", &vocabulary.generation_config_json())?;
-    write_json(dir, "tokenizer.json", &vocabulary.tokenizer_json())?;
-    write_json(dir, "tokenizer_config.json", &vocabulary.tokenizer_config_json(shape.context_tokens))?;
-    let model_root = tensors::write_safetensors(&gguf, &shape, &dir.join("model.safetensors"), progress, in_source)?;
+}
 
-    let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let manifest = Manifest::of_folder(dir, name, sha256.to_owned(), model_root)?;
-    manifest.write(dir)?;
-    Ok(manifest)
+/// SHA-256 of a source: of a file its own, of a folder that of the lines `sha256sum` prints for the imported files by name.
+pub fn source_sha256(source: &Path, progress: &dyn Progress) -> Result<String, ImportError> {
+    let files = if source.is_dir() { folder::source_files(source)? } else { vec![source.to_owned()] };
+    let mut total = 0;
+    for file in &files {
+        total += fs::metadata(file).map_err(ImportError::io(file))?.len();
+    }
+    progress.begin("check source", total);
+    let mut lines = BTreeMap::new();
+    for file in &files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        lines.insert(name, sha256_file(file, &|n| progress.advance(n))?);
+    }
+    progress.end();
+    if !source.is_dir() {
+        return Ok(lines.into_values().next().unwrap_or_default());
+    }
+    let text: String = lines.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+    Ok(super::digest::sha256_bytes(text.as_bytes()))
+}
+
+/// What stands where the folder shall be.
+pub(super) enum Destination {
+    /// Nothing, or what may be replaced: a folder of ours in an older layout.
+    Free,
+    Holds(Manifest),
+    Taken,
+}
+
+pub(super) fn destination(dest: &Path) -> Result<Destination, ImportError> {
+    let mut entries = match fs::read_dir(dest) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Destination::Free),
+        Err(_) => return Ok(Destination::Taken),
+    };
+    if dest.join(MANIFEST_FILE).exists() {
+        return Ok(match Manifest::read(dest) {
+            Ok(manifest) => Destination::Holds(manifest),
+            Err(ManifestError::OlderFormat { .. }) if Manifest::is_all_of(dest)? => Destination::Free,
+            Err(ManifestError::OlderFormat { .. }) => Destination::Taken,
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(if entries.next().is_some() { Destination::Taken } else { Destination::Free })
 }
 
 #[allow(unsafe_code)]
-fn map_source(file: &File) -> io::Result<Mmap> {
+fn map_source(path: &Path) -> Result<Mmap, ImportError> {
+    let file = File::open(path).map_err(ImportError::io(path))?;
     // SAFETY: read-only mapping of a file that its owner asked to import; one that truncates it meanwhile stops the import.
-    unsafe { Mmap::map(file) }
+    unsafe { Mmap::map(&file) }.map_err(ImportError::io(path))
 }
 
-fn write_json(dir: &Path, name: &str, value: &serde_json::Value) -> Result<(), ImportError> {
+fn write_json(dir: &Path, name: &str, value: &Value) -> Result<(), ImportError> {
     let path = dir.join(name);
     let text = serde_json::to_string_pretty(value).map_err(|e| ImportError::Io { path: path.clone(), source: e.into() })?;
     fs::write(&path, text + "\n").map_err(ImportError::io(&path))
-}
-
-/// A folder beside the destination that disappears unless it is moved there.
-struct Staging {
-    dir: PathBuf,
-    done: bool,
-}
-
-impl Staging {
-    fn beside(dest: &Path) -> Result<Self, ImportError> {
-        let name = dest.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let parent = match dest.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(ImportError::io(parent))?;
-        let dir = parent.join(format!(".{name}.importing-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir); // left by a killed import of the same process id
-        fs::create_dir(&dir).map_err(ImportError::io(&dir))?;
-        Ok(Self { dir, done: false })
-    }
-
-    /// Makes the files durable, then renames; the destination is absent or whole, at any moment.
-    fn move_to(mut self, dest: &Path) -> Result<(), ImportError> {
-        for entry in fs::read_dir(&self.dir).map_err(ImportError::io(&self.dir))? {
-            let path = entry.map_err(ImportError::io(&self.dir))?.path();
-            File::open(&path).and_then(|file| file.sync_all()).map_err(ImportError::io(&path))?;
-        }
-        if dest.exists() {
-            fs::remove_dir(dest).map_err(ImportError::io(dest))?; // empty, or this fails
-        }
-        fs::rename(&self.dir, dest).map_err(ImportError::io(dest))?;
-        self.done = true;
-        Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = fs::remove_dir_all(&self.dir);
-        }
-    }
 }

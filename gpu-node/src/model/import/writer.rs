@@ -13,43 +13,19 @@ use serde_json::{Map, Value, json};
 
 use crate::model::digest::CHUNK_BYTES;
 use crate::model::panels::{BLOCK, PANEL_ROWS, panel_bytes};
+pub use crate::model::tensors::{TensorShape, TensorSpec};
 
 /// Version of the layout, in the file's metadata.
 const LAYOUT: &str = "parallelix-panels-1";
-
-/// A tensor of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Hugging Face's name.
-    pub name: String,
-    pub shape: TensorShape,
-}
-
-/// How a tensor is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TensorShape {
-    /// Int8 panels with scales.
-    Matrix { rows: usize, columns: usize },
-    /// f32.
-    Vector { length: usize },
-}
-
-impl TensorSpec {
-    pub fn matrix(name: impl Into<String>, rows: usize, columns: usize) -> Self {
-        Self { name: name.into(), shape: TensorShape::Matrix { rows, columns } }
-    }
-
-    pub fn vector(name: impl Into<String>, length: usize) -> Self {
-        Self { name: name.into(), shape: TensorShape::Vector { length } }
-    }
-}
 
 /// Writes one file; tensors are given in the order of the specs.
 pub struct WeightsWriter {
     out: Rooted,
     specs: Vec<TensorSpec>,
-    /// Tensors given so far.
+    /// Tensors given so far, whole.
     given: usize,
+    /// Bytes of values already written of the matrix whose turn it is.
+    written: usize,
     scales: Vec<u8>,
     vectors: Vec<u8>,
 }
@@ -60,27 +36,43 @@ impl WeightsWriter {
         let file = BufWriter::with_capacity(CHUNK_BYTES, File::create(path)?);
         let mut out = Rooted { file, chunk: Vec::with_capacity(CHUNK_BYTES), leaves: Vec::new() };
         out.write_all(&header_bytes(&specs))?;
-        Ok(Self { out, specs, given: 0, scales: Vec::new(), vectors: Vec::new() })
+        Ok(Self { out, specs, given: 0, written: 0, scales: Vec::new(), vectors: Vec::new() })
     }
 
     /// The next tensor, a matrix, in panels.
     pub fn matrix(&mut self, values: &[u8], scales: &[u8]) -> io::Result<()> {
-        let expected = match self.next()? {
-            TensorShape::Matrix { rows, columns } => panel_bytes(rows, columns),
-            TensorShape::Vector { .. } => return Err(io::Error::other("a vector comes next")),
+        let expected = match self.specs.get(self.given).map(|spec| spec.shape) {
+            Some(TensorShape::Matrix { rows, columns }) => panel_bytes(rows, columns),
+            other => return Err(io::Error::other(format!("a matrix was given, expected {other:?}"))),
         };
         if (values.len(), scales.len()) != expected {
             return Err(io::Error::other(format!("{} + {} bytes, expected {expected:?}", values.len(), scales.len())));
         }
+        self.panels(values, scales)
+    }
+
+    /// The next whole panels of the matrix whose turn it is; with its last panel the next tensor's turn comes.
+    pub fn panels(&mut self, values: &[u8], scales: &[u8]) -> io::Result<()> {
+        let (columns, expected) = match self.specs.get(self.given).map(|spec| spec.shape) {
+            Some(TensorShape::Matrix { rows, columns }) => (columns, panel_bytes(rows, columns).0),
+            other => return Err(io::Error::other(format!("panels were given, expected {other:?}"))),
+        };
+        let whole = panel_bytes(values.len() / columns.max(1), columns) == (values.len(), scales.len());
+        let written = self.written + values.len();
+        if !whole || written > expected {
+            return Err(io::Error::other(format!("{} + {} bytes after {} of {expected}", values.len(), scales.len(), self.written)));
+        }
         self.out.write_all(values)?;
         self.scales.extend_from_slice(scales);
+        self.written = if written == expected { 0 } else { written };
+        self.given += usize::from(written == expected);
         Ok(())
     }
 
     /// The next tensor, a vector.
     pub fn vector(&mut self, elements: &[f32]) -> io::Result<()> {
-        match self.next()? {
-            TensorShape::Vector { length } if length == elements.len() => {}
+        match self.specs.get(self.given).map(|spec| spec.shape) {
+            Some(TensorShape::Vector { length }) if length == elements.len() => self.given += 1,
             other => return Err(io::Error::other(format!("{} elements, expected {other:?}", elements.len()))),
         }
         self.vectors.extend(elements.iter().flat_map(|x| x.to_le_bytes()));
@@ -96,12 +88,6 @@ impl WeightsWriter {
         self.out.write_all(&self.vectors)?;
         self.out.flush()?;
         self.out.root().ok_or_else(|| io::Error::other("the file has no bytes"))
-    }
-
-    fn next(&mut self) -> io::Result<TensorShape> {
-        let spec = self.specs.get(self.given).ok_or_else(|| io::Error::other("more tensors than the header names"))?;
-        self.given += 1;
-        Ok(spec.shape)
     }
 }
 

@@ -1,37 +1,54 @@
 //! GGUF vocabulary → `tokenizer.json`, `tokenizer_config.json`, `generation_config.json`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
-use super::ImportError;
-use crate::model::gguf::{Gguf, GgufError};
+use super::Source;
+use super::split::Split;
+use crate::model::import::ImportError;
 
 /// `tokenizer.ggml.token_type` of the tokens that stand outside the merges.
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 /// Control tokens that end an answer in the known families, whichever of them the file names as `eos`. llama.cpp goes by
 /// the same texts.
-const END_OF_TURN: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
+const END_OF_TURN: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>"];
 
 /// A byte-level BPE vocabulary with its special tokens and chat template.
 pub(super) struct Vocabulary<'a> {
     tokens: Vec<&'a str>,
     kinds: Vec<i64>,
     merges: Vec<(&'a str, &'a str)>,
+    split: Split,
     chat_template: &'a str,
-    pub(super) bos: u64,
+    pub(super) bos: Option<u64>,
     pub(super) eos: u64,
 }
 
 impl<'a> Vocabulary<'a> {
-    pub(super) fn of(gguf: &'a Gguf, in_source: impl Fn(GgufError) -> ImportError + Copy) -> Result<Self, ImportError> {
-        expect(gguf, "tokenizer.ggml.model", "gpt2", in_source)?;
-        // Each pre-tokenizer is a rule of its own; guessing one would split text differently from the model's training.
-        expect(gguf, "tokenizer.ggml.pre", "smollm", in_source)?;
+    pub(super) fn of(source: &'a Source) -> Result<Self, ImportError> {
+        let gguf = &source.gguf;
+        let in_source = |error| source.error(error);
+        let model = gguf.text("tokenizer.ggml.model").map_err(in_source)?;
+        if model != "gpt2" {
+            let (key, known) = ("tokenizer.ggml.model", "gpt2 (byte-level BPE); for others import the Hugging Face folder");
+            return Err(ImportError::Tokenizer { key, found: model.to_owned(), known });
+        }
+        // Each rule splits text in a way of its own; guessing one would split differently from the model's training.
+        let pre = gguf.text("tokenizer.ggml.pre").map_err(in_source)?;
+        let Some(split) = Split::of(pre) else {
+            return Err(ImportError::Tokenizer { key: "tokenizer.ggml.pre", found: pre.to_owned(), known: Split::KNOWN });
+        };
 
         let tokens = gguf.texts("tokenizer.ggml.tokens").map_err(in_source)?;
         let kinds = gguf.integers("tokenizer.ggml.token_type").map_err(in_source)?;
         if kinds.len() != tokens.len() {
             return Err(ImportError::Inconsistent { what: "length of tokenizer.ggml.token_type", value: kinds.len().to_string() });
+        }
+        let mut seen = HashSet::with_capacity(tokens.len());
+        if let Some(twice) = tokens.iter().find(|token| !seen.insert(**token)) {
+            return Err(inconsistent("a token that stands twice", twice));
         }
         let merges = gguf.texts("tokenizer.ggml.merges").map_err(in_source)?;
         let merges = merges
@@ -42,30 +59,24 @@ impl<'a> Vocabulary<'a> {
             let id = gguf.unsigned(key).map_err(in_source)?;
             if id >= tokens.len() as u64 { Err(inconsistent(key, &id.to_string())) } else { Ok(id) }
         };
-        let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+        let bos_key = "tokenizer.ggml.bos_token_id";
+        let bos = gguf.value(bos_key).map(|_| id(bos_key)).transpose()?;
+        let eos = id("tokenizer.ggml.eos_token_id")?;
         let chat_template = gguf.text("tokenizer.chat_template").map_err(in_source)?;
-        Ok(Self { tokens, kinds, merges, chat_template, bos, eos })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+        Ok(Self { tokens, kinds, merges, split, chat_template, bos, eos })
     }
 
     pub(super) fn tokenizer_json(&self) -> Value {
         let vocab: Map<String, Value> = self.tokens.iter().enumerate().map(|(id, text)| ((*text).to_owned(), json!(id))).collect();
-        let byte_level = |add_prefix_space: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true});
         json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
             "added_tokens": self.added_tokens(),
-            "normalizer": null,
-            "pre_tokenizer": {
-                "type": "Sequence",
-                "pretokenizers": [{"type": "Digits", "individual_digits": true}, byte_level(false)],
-            },
+            "normalizer": self.split.normalizer(),
+            "pre_tokenizer": self.split.pre_tokenizer(),
             "post_processor": null,
-            "decoder": byte_level(true),
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
             "model": {
                 "type": "BPE",
                 "dropout": null,
@@ -74,18 +85,18 @@ impl<'a> Vocabulary<'a> {
                 "end_of_word_suffix": null,
                 "fuse_unk": false,
                 "byte_fallback": false,
-                "ignore_merges": false,
+                "ignore_merges": self.split.ignores_merges(),
                 "vocab": vocab,
                 "merges": self.merges.iter().map(|(left, right)| json!([left, right])).collect::<Vec<_>>(),
             },
         })
     }
 
-    pub(super) fn tokenizer_config_json(&self, context_tokens: u64) -> Value {
+    pub(super) fn tokenizer_config_json(&self, context_tokens: usize) -> Value {
         json!({
-            "tokenizer_class": "GPT2Tokenizer",
+            "tokenizer_class": "PreTrainedTokenizerFast",
             "add_prefix_space": false,
-            "bos_token": self.text(self.bos),
+            "bos_token": self.bos.map(|id| self.text(id)),
             "eos_token": self.text(self.eos),
             "model_max_length": context_tokens,
             "clean_up_tokenization_spaces": false,
@@ -118,12 +129,4 @@ impl<'a> Vocabulary<'a> {
 
 fn inconsistent(what: &'static str, value: &str) -> ImportError {
     ImportError::Inconsistent { what, value: format!("{value:?}") }
-}
-
-fn expect(gguf: &Gguf, key: &'static str, known: &'static str, in_source: impl Fn(GgufError) -> ImportError) -> Result<(), ImportError> {
-    let found = gguf.text(key).map_err(in_source)?;
-    if found != known {
-        return Err(ImportError::Tokenizer { key, found: found.to_owned(), known });
-    }
-    Ok(())
 }
