@@ -43,7 +43,7 @@ fn collect(mut events: Receiver<EngineEvent>) -> (Vec<u32>, Result<Finished, Eng
     let mut tokens = Vec::new();
     loop {
         match events.blocking_recv().expect("the last event is Finished or Failed") {
-            EngineEvent::Tokens(ids) => tokens.extend(ids),
+            EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
             EngineEvent::Finished(finished) => return (tokens, Ok(finished)),
             EngineEvent::Failed(failure) => return (tokens, Err(failure)),
         }
@@ -211,7 +211,7 @@ fn cancelled_and_abandoned_requests_give_their_memory_back() {
     let mut events = engine.submit(cancelled.clone()).unwrap();
     let abandoned = engine.submit(long()).unwrap();
     let queued = engine.submit(long()).unwrap();
-    assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens(_))));
+    assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens { .. })));
     assert!(engine.load().kv_used_bytes > 0);
 
     cancelled.cancel.cancel();

@@ -110,7 +110,7 @@ fn imported_folder_serves_verifies_and_is_not_imported_twice() {
     assert_eq!(engine.identity().model_root, manifest.model_root);
     let prompt = engine.prompter().encode("hi there").unwrap();
     let mut events = engine.submit(EngineJob { prompt, params: SamplingParams::greedy(2), cancel: Cancel::default(), scope: 0 }).unwrap();
-    assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens(_))));
+    assert!(matches!(events.blocking_recv(), Some(EngineEvent::Tokens { .. })));
 }
 
 #[test]

@@ -146,7 +146,10 @@ fn logits_are_as_near_to_f32_as_llama_cpps_own_8_bit_arithmetic() {
         }
     }
     let (ours, theirs) = (root_mean_square(&ours), root_mean_square(&theirs));
-    eprintln!("beside {peer} in f32: {agreed} of {steps} choices and {equal_answers} of {} answers equal, logits differ by {ours:.4};", chats.len());
+    eprintln!(
+        "beside {peer} in f32: {agreed} of {steps} choices and {equal_answers} of {} answers equal, logits differ by {ours:.4};",
+        chats.len()
+    );
     eprintln!("its own 8-bit arithmetic: {agreed_q8} of {steps} choices, {theirs:.4}");
     assert_eq!(unexplained, []);
     assert!(ours <= 1.1 * theirs, "logits differ from f32 by {ours:.4}, llama.cpp's 8-bit arithmetic by {theirs:.4}");

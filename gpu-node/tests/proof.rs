@@ -15,7 +15,7 @@ use gpu_node::proof::recompute::Recomputer;
 use gpu_node::proof::verify::{Bundle, Report, Settlement, verify};
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
-use wire::node::{AuditJob, AuditOutcome, SamplingParams, WrongToken};
+use wire::node::{AnswerFormat, AuditJob, AuditOutcome, SamplingParams, WrongToken};
 use wire::proof::{Window, root};
 use wire::receipt::{ServiceReceipt, tokens_hash};
 use wire::typed::{self, settlement_domain};
@@ -56,12 +56,14 @@ fn warm(max_tokens: u32, seed: u64) -> SamplingParams {
 fn mixed(index: u64) -> SamplingParams {
     let max_tokens = 1 + (index * 7 % 70) as u32;
     let base = warm(max_tokens, index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    match index % 6 {
+    match index % 8 {
         0 => SamplingParams::greedy(max_tokens),
         1 => base,
         2 => SamplingParams { top_k: 20, repetition_penalty: 1.2, ..base },
         3 => SamplingParams { temperature: 0.4, min_p: 0.05, presence_penalty: 0.5, ..base },
         4 => SamplingParams { frequency_penalty: 0.7, stop_token_ids: vec![(index % 256) as u32], ..base },
+        5 => SamplingParams { logit_bias: vec![(7, 3.0), (60, -100.0)], logprobs: Some(2), ..base },
+        6 => SamplingParams { format: AnswerFormat::JsonObject, ..base },
         _ => SamplingParams { temperature: 2.0, top_p: 1.0, ..base },
     }
 }
@@ -74,7 +76,7 @@ fn collect(mut events: Receiver<EngineEvent>) -> (Vec<u32>, Finished) {
     let mut tokens = Vec::new();
     loop {
         match events.blocking_recv().expect("an answer has an end") {
-            EngineEvent::Tokens(ids) => tokens.extend(ids),
+            EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
             EngineEvent::Finished(finished) => return (tokens, finished),
             EngineEvent::Failed(failure) => panic!("{failure}"),
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokenizers::{DecoderWrapper, Tokenizer};
 
+use crate::vocabulary::byte_level;
+
 /// Most tokens that the generic path decodes together while it waits for a character to become whole.
 const MAX_HELD_TOKENS: usize = 16;
 
@@ -44,7 +46,7 @@ impl Detokenizer {
         }
         match &mut self.state {
             State::ByteLevel { tail } => {
-                tail.extend(token_bytes(&text));
+                tail.extend(byte_level(&text));
                 take_whole_characters(tail)
             }
             State::Generic { ids, context, shown } => {
@@ -68,23 +70,6 @@ impl Detokenizer {
                 rest.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned()
             }
         }
-    }
-}
-
-/// Bytes of a token as Hugging Face's ByteLevel decoder sees them: a token with a character outside the byte alphabet
-/// (an added token) stands for its own UTF-8.
-fn token_bytes(text: &str) -> Vec<u8> {
-    text.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| text.as_bytes().to_vec())
-}
-
-/// Inverse of GPT-2's byte alphabet: printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 on.
-fn byte_of(c: char) -> Option<u8> {
-    match u32::from(c) {
-        code @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) => u8::try_from(code).ok(),
-        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(),
-        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7F).ok(),
-        0x143 => Some(0xAD),
-        _ => None,
     }
 }
 
@@ -130,16 +115,6 @@ fn push_generic(tokenizer: &Tokenizer, ids: &mut Vec<u32>, context: &mut usize, 
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn byte_alphabet_is_a_bijection_on_bytes() {
-        let mut seen = [false; 256];
-        let chars = (0..0x144).filter_map(char::from_u32).filter_map(byte_of);
-        for byte in chars {
-            assert!(!std::mem::replace(&mut seen[usize::from(byte)], true), "byte {byte} twice");
-        }
-        assert!(seen.iter().all(|s| *s));
-    }
 
     #[test]
     fn bytes_of_an_emoji_come_out_together() {

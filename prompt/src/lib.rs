@@ -4,12 +4,15 @@
 
 mod config;
 mod detokenizer;
+mod grammar;
 mod prompter;
 mod stop;
 mod template;
+mod vocabulary;
 
 pub use config::ConfigError;
 pub use detokenizer::Detokenizer;
+pub use grammar::{Grammar, GrammarError};
 pub use prompter::{EngineParts, PromptError, Prompter};
 pub use stop::{MAX_STOP_BYTES, MAX_STOPS, StopError, StopMatcher, StopOutcome};
 pub use template::{ChatTemplate, Message, TemplateError};

@@ -1,14 +1,17 @@
 //! A model's tokenizer and chat template, opened once and shared.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use alloy::primitives::{B256, keccak256};
 use tokenizers::Tokenizer;
+use wire::node::AnswerFormat;
 
 use crate::config::{ConfigError, FolderConfig, read_bounded};
 use crate::detokenizer::Detokenizer;
+use crate::grammar::{Grammar, GrammarError, Grammars};
 use crate::template::{ChatTemplate, Message, TemplateError};
+use crate::vocabulary;
 
 /// Longest `tokenizer.json` in bytes; a vocabulary of 256k tokens takes about 35 MiB.
 const MAX_TOKENIZER_BYTES: u64 = 128 * 1024 * 1024;
@@ -45,6 +48,8 @@ pub struct Prompter {
     eos_token_ids: Arc<[u32]>,
     vocab_size: usize,
     parts: EngineParts,
+    /// Made when the first JSON answer is asked for.
+    grammars: Arc<OnceLock<Result<Grammars, GrammarError>>>,
 }
 
 impl Prompter {
@@ -70,7 +75,8 @@ impl Prompter {
         let parts = EngineParts { tokenizer_json: keccak256(&bytes), chat_template: keccak256(template.source().as_bytes()) };
         // Ids may have gaps, so the number of tokens says nothing of the highest.
         let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Ok(Self { tokenizer: Arc::new(tokenizer), vocab_size, template: Arc::new(template), eos_token_ids: eos_token_ids.into(), parts })
+        let (tokenizer, template, grammars) = (Arc::new(tokenizer), Arc::new(template), Arc::default());
+        Ok(Self { tokenizer, vocab_size, template, eos_token_ids: eos_token_ids.into(), parts, grammars })
     }
 
     /// Prompt token ids for a conversation, ending where the answer begins.
@@ -101,6 +107,23 @@ impl Prompter {
     /// A new detokeniser for one answer.
     pub fn detokenizer(&self) -> Detokenizer {
         Detokenizer::new(Arc::clone(&self.tokenizer))
+    }
+
+    /// Bytes that a token stands for, of its name when it is special; none when there is no such token.
+    pub fn token_bytes(&self, token: u32) -> Vec<u8> {
+        vocabulary::bytes(&self.tokenizer, token).unwrap_or_default()
+    }
+
+    /// What holds an answer to `format`; `None` when anything may be said. Takes milliseconds, the first one of a model
+    /// some tenths of a second; call it off the request threads.
+    pub fn grammar(&self, format: &AnswerFormat) -> Result<Option<Grammar>, GrammarError> {
+        if *format == AnswerFormat::Text {
+            return Ok(None);
+        }
+        match self.grammars.get_or_init(|| Grammars::new(&self.tokenizer, &self.eos_token_ids)) {
+            Ok(grammars) => grammars.compile(format),
+            Err(error) => Err(error.clone()),
+        }
     }
 
     /// Ids that end an answer, ascending, never empty.

@@ -1,8 +1,10 @@
-"""The unmodified `openai` client against the meter: chat, streaming with usage, models, and an error of each kind.
+"""The unmodified `openai` client against the meter: chat, streaming with usage, log-probabilities, biases, JSON answers, models,
+and an error of each kind.
 
 Reads OPENAI_BASE_URL and, from the file that KEY_FILE names, the API key. Prints one line for each check that holds.
 """
 
+import json
 import os
 import sys
 
@@ -53,6 +55,79 @@ holds("a stream ends once", reasons == [answer.choices[0].finish_reason], reason
 
 completion = client.completions.create(model=MODEL, prompt="The sea is", max_tokens=8, temperature=0)
 holds("a text completion answers", completion.choices[0].text, completion)
+
+scored = client.chat.completions.create(
+    model=MODEL, messages=ASK, max_tokens=12, temperature=0, logprobs=True, top_logprobs=3
+)
+tokens = scored.choices[0].logprobs.content
+holds("log-probabilities change nothing", scored.choices[0].message.content == answer.choices[0].message.content, scored)
+shown = b"".join(bytes(token.bytes) for token in tokens).decode()
+holds("their bytes are the text", shown == scored.choices[0].message.content, shown)
+holds("the likeliest was taken", all(token.top_logprobs[0].token == token.token for token in tokens), tokens)
+holds(
+    "they are logarithms",
+    all(len(token.top_logprobs) == 3 and token.logprob == token.top_logprobs[0].logprob <= 0 for token in tokens),
+    tokens,
+)
+streamed = []
+for chunk in client.chat.completions.create(
+    model=MODEL, messages=ASK, max_tokens=12, temperature=0, logprobs=True, top_logprobs=3, stream=True
+):
+    for choice in chunk.choices:
+        streamed += choice.logprobs.content if choice.logprobs else []
+holds("a stream has the same ones", streamed == tokens, streamed)
+
+legacy = client.completions.create(model=MODEL, prompt="The sea is", max_tokens=8, temperature=0, logprobs=2).choices[0]
+holds("a text completion has its four lists", "".join(legacy.logprobs.tokens) == legacy.text == completion.choices[0].text, legacy)
+holds("its offsets are the text's", all(legacy.text[at:].startswith(token) for token, at in zip(legacy.logprobs.tokens, legacy.logprobs.text_offset)), legacy)
+
+banned = {str(id): -100 for id in range(1000)}
+free = client.completions.create(model=MODEL, prompt="The sea is", max_tokens=8, temperature=0, logit_bias=banned)
+holds("a bias changes the answer", free.choices[0].text != completion.choices[0].text, free)
+
+schema = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string", "maxLength": 40},
+        "depth": {"type": "integer", "minimum": 0, "maximum": 11000},
+        "salty": {"type": "boolean"},
+    },
+    "required": ["title", "depth", "salty"],
+    "additionalProperties": False,
+}
+held = client.chat.completions.create(
+    model=MODEL,
+    messages=ASK,
+    max_tokens=200,
+    temperature=0,
+    response_format={"type": "json_schema", "json_schema": {"name": "sea", "strict": True, "schema": schema}},
+)
+value = json.loads(held.choices[0].message.content)
+holds(
+    "an answer satisfies its schema",
+    list(value) == ["title", "depth", "salty"]
+    and isinstance(value["title"], str)
+    and isinstance(value["depth"], int)
+    and 0 <= value["depth"] <= 11000
+    and isinstance(value["salty"], bool),
+    value,
+)
+holds("it ends by itself", held.choices[0].finish_reason == "stop", held)
+refused(
+    "a schema that can't be held is a 400",
+    openai.BadRequestError,
+    lambda: client.chat.completions.create(
+        model=MODEL,
+        messages=ASK,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}},
+    ),
+)
+refused(
+    "an unknown biased token is a 400",
+    openai.BadRequestError,
+    lambda: client.chat.completions.create(model=MODEL, messages=ASK, logit_bias={"99999999": 1}),
+)
+refused("10,000 stop strings are a 400", openai.BadRequestError, lambda: client.chat.completions.create(model=MODEL, messages=ASK, stop=["x"] * 10000))
 
 refused("an unknown model is a 404", openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-9", messages=ASK))
 refused("no message is a 400", openai.BadRequestError, lambda: client.chat.completions.create(model=MODEL, messages=[]))

@@ -8,10 +8,10 @@ use crate::receipt::ServiceReceipt;
 use crate::typed;
 use crate::{AccountId, ModelRate, OperatorId};
 
-pub use crate::params::{ParamsError, SamplingParams};
+pub use crate::params::{AnswerFormat, LOGIT_BIASES_MAX, ParamsError, SCHEMA_BYTES_MAX, SamplingParams, TOP_LOGPROBS_MAX};
 
 /// Version of these messages; both sides must name the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// WebSocket sub-protocol of the link.
 pub const SUBPROTOCOL: &str = "parallelix.node.1";
 /// Path of the link on the meter.
@@ -174,6 +174,9 @@ pub enum FromNode {
         first: u32,
         /// The ids.
         tokens: Vec<u32>,
+        /// One for each token when the job asks for them, else absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        logprobs: Option<Vec<TokenLogprobs>>,
     },
     /// The answer is over.
     Finished {
@@ -225,6 +228,22 @@ pub enum FromNode {
         /// What was found.
         result: AuditOutcome,
     },
+}
+
+/// Natural logarithms of probabilities at one token of an answer, before penalties, bias and temperature. None is below
+/// [`TokenLogprobs::LEAST`], none above 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenLogprobs {
+    /// Of the token itself.
+    pub logprob: f32,
+    /// The likeliest tokens, in descending order, ties by ascending id; as many as the job asks for.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl TokenLogprobs {
+    /// What stands for anything less likely, as in OpenAI's API.
+    pub const LEAST: f32 = -9999.0;
 }
 
 /// Who a node is and what it serves.

@@ -123,6 +123,7 @@ pub trait Backend: Send + Sized + 'static {
     /// Adds biases, norms heads, rotates queries and keys, writes keys and values to the pages, and attends to the positions in reach.
     ///
     /// Rows of one sequence come in ascending positions without gaps.
+    #[allow(clippy::too_many_arguments)]
     fn attend(
         &mut self,
         shape: AttentionShape,

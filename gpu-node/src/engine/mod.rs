@@ -1,6 +1,7 @@
 //! The engine: takes prompts as token ids and streams answers as token ids, several at once.
 
 mod forward;
+mod logprobs;
 mod measure;
 mod pages;
 mod sampler;
@@ -13,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use alloy::primitives::B256;
-use prompt::Prompter;
+use prompt::{GrammarError, Prompter};
 use tokio::sync::mpsc;
-use wire::node::{FailureCode, FinishReason, ParamsError, SamplingParams};
+use wire::node::{FailureCode, FinishReason, ParamsError, SamplingParams, TokenLogprobs};
 
 pub use forward::{Decoder, LoadError, StepOutput};
 pub use measure::EngineLoad;
-pub use sampler::{SampleError, Sampler};
+pub use sampler::{Drawn, SampleError, Sampler, redraw};
 
 use crate::backend::{Backend, BackendError, CpuBackend, PAGE_TOKENS};
 use crate::model::{ModelError, ModelFolder};
@@ -88,6 +89,8 @@ pub enum Refusal {
     TokenBeyondVocabulary { token: u32, vocabulary: usize },
     #[error(transparent)]
     Params(#[from] ParamsError),
+    #[error(transparent)]
+    Format(#[from] GrammarError),
     #[error("the engine has stopped")]
     Stopped,
 }
@@ -98,7 +101,7 @@ impl Refusal {
         match self {
             Self::Busy { .. } => FailureCode::Busy,
             Self::TooLong { .. } | Self::OverBudget { .. } => FailureCode::TooLong,
-            Self::EmptyPrompt | Self::TokenBeyondVocabulary { .. } | Self::Params(_) => FailureCode::BadParams,
+            Self::EmptyPrompt | Self::TokenBeyondVocabulary { .. } | Self::Params(_) | Self::Format(_) => FailureCode::BadParams,
             Self::Stopped => FailureCode::Engine,
         }
     }
@@ -132,7 +135,11 @@ pub struct EngineJob {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EngineEvent {
     /// Next tokens of the answer, at least one. A token that ends the turn is among them.
-    Tokens(Vec<u32>),
+    Tokens {
+        ids: Vec<u32>,
+        /// One for each token when the job asks for them, else empty.
+        logprobs: Vec<TokenLogprobs>,
+    },
     Finished(Finished),
     /// The engine could not go on; the tokens so far stand.
     Failed(EngineFailure),
@@ -261,7 +268,8 @@ struct Inner {
 pub struct EngineHandle(Arc<Inner>);
 
 impl EngineHandle {
-    /// Accepts a request, or says why not. Dropping the receiver cancels it, as `cancel` does.
+    /// Accepts a request, or says why not. Dropping the receiver cancels it, as `cancel` does. A JSON schema is compiled here,
+    /// which takes milliseconds.
     pub fn submit(&self, job: EngineJob) -> Result<mpsc::Receiver<EngineEvent>, Refusal> {
         job.params.check()?;
         let (prompt_tokens, max_tokens) = (job.prompt.len(), job.params.max_tokens as usize);
@@ -282,9 +290,11 @@ impl EngineHandle {
             let page_bytes = self.0.page_bytes;
             return Err(Refusal::OverBudget { needed_bytes: needed_pages * page_bytes, budget_bytes: self.0.pages * page_bytes });
         }
+        job.params.check_vocabulary(vocabulary)?;
+        let sampler = Sampler::for_request(&self.0.prompter, &job.params, &job.prompt)?;
         // One event per token and one at the end: the channel is never full.
         let (events, receiver) = mpsc::channel(max_tokens + 1);
-        self.0.shared.enqueue(job, events)?;
+        self.0.shared.enqueue(job, sampler, events)?;
         Ok(receiver)
     }
 

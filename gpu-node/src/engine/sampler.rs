@@ -1,14 +1,17 @@
-//! Draws the next token from logits.
+//! Draws the next token from logits (`docs/numerics.md`, "Sampler and log-probabilities").
 //!
-//! Order: penalties, temperature, top-k, top-p, min-p, draw. The draw at position `i` of an answer depends on the seed and `i`
-//! alone, so a request gives the same answer in any batch, and anybody can repeat one draw.
+//! Order: log-probabilities, repetition penalty, presence and frequency penalties, bias, format, temperature, top-k, top-p,
+//! min-p, draw. The draw at position `i` of an answer depends on the seed and `i` alone, so a request gives the same answer in
+//! any batch. Everything here follows from parameters, prompt and logits, so that anybody can repeat each draw.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use wire::node::SamplingParams;
+use prompt::{Grammar, GrammarError, Prompter};
+use wire::node::{SamplingParams, TokenLogprobs};
 
-use crate::backend::cpu::exp;
+use super::logprobs::LogSoftmax;
+use crate::backend::cpu::{exp, weights};
 
 /// Candidates that top-p sorts at first; it sorts four times as many while they do not hold enough probability.
 const FIRST_SORTED: usize = 256;
@@ -16,42 +19,108 @@ const FIRST_SORTED: usize = 256;
 /// Why no token could be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
-    #[error("the model computed a logit that is not a number; its weights are damaged: run `gpu-node model verify`")]
-    NotANumber,
+    #[error("the model computed a logit that is not finite; its weights are damaged: run `gpu-node model verify`")]
+    NotFinite,
+    #[error("the answer's format allows none of the model's tokens")]
+    NothingAllowed,
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+}
+
+/// A token and what was asked for beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    pub token: u32,
+    /// When the parameters ask for them.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 /// The sampling state of one answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
+    /// Holds the answer to its format.
+    grammar: Option<Grammar>,
     /// How often each token stands in the answer. Kept only when a penalty needs it.
     in_answer: HashMap<u32, u32>,
     /// Tokens of the prompt that are not in the answer yet. Kept only for the repetition penalty.
-    in_prompt: HashMap<u32, ()>,
+    in_prompt: HashSet<u32>,
     drawn: u32,
     candidates: Vec<(f32, u32)>,
+    scratch: Vec<f32>,
+}
+
+/// Draws the token after `drawn` as serving does, from the logits of its position alone: what a verifier repeats. It takes
+/// the whole state anew; who repeats a whole answer keeps one [`Sampler`] and draws position by position.
+pub fn redraw(
+    prompter: &Prompter,
+    params: &SamplingParams,
+    prompt: &[u32],
+    drawn: &[u32],
+    logits: &mut [f32],
+) -> Result<Drawn, SampleError> {
+    let mut sampler = Sampler::for_request(prompter, params, prompt)?;
+    drawn.iter().try_for_each(|token| sampler.accept(*token))?;
+    sampler.draw(logits)
 }
 
 impl Sampler {
-    pub fn new(params: &SamplingParams, prompt: &[u32]) -> Self {
-        let repetition = params.repetition_penalty != 1.0;
-        let in_prompt = if repetition { prompt.iter().map(|token| (*token, ())).collect() } else { HashMap::new() };
-        Self { params: params.clone(), in_answer: HashMap::new(), in_prompt, drawn: 0, candidates: Vec::new() }
+    /// For an answer to `prompt`. Compiles the format: milliseconds, so not on the engine's thread.
+    pub fn for_request(prompter: &Prompter, params: &SamplingParams, prompt: &[u32]) -> Result<Self, GrammarError> {
+        Ok(Self::new(params, prompt, prompter.grammar(&params.format)?))
     }
 
-    /// Draws the next token; `logits` are changed by the penalties.
-    pub fn draw(&mut self, logits: &mut [f32]) -> Result<u32, SampleError> {
-        self.penalize(logits);
-        if logits.iter().any(|x| x.is_nan()) {
-            return Err(SampleError::NotANumber);
+    /// `grammar` is that of the parameters' format.
+    pub fn new(params: &SamplingParams, prompt: &[u32], grammar: Option<Grammar>) -> Self {
+        let in_prompt = if params.repetition_penalty == 1.0 { HashSet::new() } else { prompt.iter().copied().collect() };
+        Self {
+            params: params.clone(),
+            grammar,
+            in_answer: HashMap::new(),
+            in_prompt,
+            drawn: 0,
+            candidates: Vec::new(),
+            scratch: Vec::new(),
         }
-        let token = if self.params.temperature == 0.0 { greatest(logits).1 } else { self.draw_warm(logits) };
+    }
+
+    /// Draws the next token and takes it; `logits` are changed.
+    pub fn draw(&mut self, logits: &mut [f32]) -> Result<Drawn, SampleError> {
+        let drawn = self.choose(logits)?;
+        self.accept(drawn.token)?;
+        Ok(drawn)
+    }
+
+    /// The token that comes next; the state stays before it. `logits` are changed.
+    pub fn choose(&mut self, logits: &mut [f32]) -> Result<Drawn, SampleError> {
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(SampleError::NotFinite);
+        }
+        let unchanged = self.params.logprobs.map(|count| (count as usize, logits.to_vec()));
+        self.adjust(logits);
+        if let Some(grammar) = &mut self.grammar {
+            grammar.forbid(logits)?;
+        }
+        let (max, likeliest) = greatest(logits);
+        if max == f32::NEG_INFINITY {
+            return Err(SampleError::NothingAllowed);
+        }
+        let token = if self.params.temperature == 0.0 { likeliest } else { self.draw_warm(logits, max, likeliest) };
+        let logprobs = unchanged.map(|(count, logits)| LogSoftmax::new(&logits, &mut self.scratch).of(token, count));
+        Ok(Drawn { token, logprobs })
+    }
+
+    /// Goes on with `token`, whoever drew it. Errors when the format does not allow it.
+    pub fn accept(&mut self, token: u32) -> Result<(), SampleError> {
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token)?;
+        }
         self.drawn += 1;
         if self.penalizes() {
             *self.in_answer.entry(token).or_default() += 1;
             self.in_prompt.remove(&token);
         }
-        Ok(token)
+        Ok(())
     }
 
     fn penalizes(&self) -> bool {
@@ -59,38 +128,42 @@ impl Sampler {
         p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0
     }
 
-    /// Repetition counts prompt and answer (Hugging Face); presence and frequency count the answer alone (OpenAI).
-    fn penalize(&self, logits: &mut [f32]) {
-        if !self.penalizes() {
-            return;
-        }
+    /// Repetition counts prompt and answer (Hugging Face); presence and frequency count the answer alone (OpenAI). Each
+    /// token's logit is changed by itself, so the order of tokens does not matter; it stays finite.
+    fn adjust(&self, logits: &mut [f32]) {
         let p = &self.params;
-        let seen = self.in_prompt.keys().chain(self.in_answer.keys());
-        for logit in seen.map(|token| *token as usize) {
-            if let Some(logit) = logits.get_mut(logit) {
-                *logit = if *logit > 0.0 { *logit / p.repetition_penalty } else { *logit * p.repetition_penalty };
+        if self.penalizes() {
+            for token in self.in_prompt.iter().chain(self.in_answer.keys()) {
+                change(logits, *token, |logit| if logit > 0.0 { logit / p.repetition_penalty } else { logit * p.repetition_penalty });
+            }
+            for (token, count) in &self.in_answer {
+                change(logits, *token, |logit| logit - (p.presence_penalty + p.frequency_penalty * *count as f32));
             }
         }
-        for (token, count) in &self.in_answer {
-            if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit -= p.presence_penalty + p.frequency_penalty * *count as f32;
-            }
+        for (token, bias) in &p.logit_bias {
+            change(logits, *token, |logit| logit + bias);
         }
     }
 
-    fn draw_warm(&mut self, logits: &[f32]) -> u32 {
+    fn draw_warm(&mut self, logits: &[f32], max: f32, likeliest: u32) -> u32 {
         let p = &self.params;
-        let (max, likeliest) = greatest(logits);
-        let weight = |logit: f32| exp((logit - max) / p.temperature);
         let candidates = &mut self.candidates;
         candidates.clear();
-        candidates.extend(logits.iter().zip(0..).map(|(logit, id)| (weight(*logit), id)));
-
+        // What the format forbids is no candidate; e^x never becomes 0.
+        let allowed = |(logit, id): (&f32, u32)| (*logit > f32::NEG_INFINITY).then_some((*logit, id));
         let top_k = p.top_k as usize;
-        if top_k > 0 && top_k < candidates.len() {
-            candidates.select_nth_unstable_by(top_k - 1, likelier_first);
-            candidates.truncate(top_k);
+        if top_k > 0 && top_k < logits.len() {
+            candidates.extend(logits.iter().zip(0..).filter_map(allowed));
+            if top_k < candidates.len() {
+                candidates.select_nth_unstable_by(top_k - 1, likelier_first);
+                candidates.truncate(top_k);
+            }
             candidates.sort_unstable_by(likelier_first);
+            candidates.iter_mut().for_each(|(logit, _)| *logit = exp((*logit - max) / p.temperature));
+        } else {
+            weights(logits, max, p.temperature, &mut self.scratch);
+            let weighed = self.scratch.iter().zip(logits.iter().zip(0..));
+            candidates.extend(weighed.filter_map(|(weight, logit)| allowed(logit).map(|(_, id)| (*weight, id))));
         }
         if p.top_p < 1.0 {
             keep_nucleus(candidates, f64::from(p.top_p));
@@ -111,6 +184,13 @@ impl Sampler {
         }
         // Rounding may leave the target at the total.
         candidates.last().map_or(likeliest, |(_, id)| *id)
+    }
+}
+
+/// Changes the logit of `token`, if the model has it; what would overflow stays the greatest number.
+fn change(logits: &mut [f32], token: u32, by: impl FnOnce(f32) -> f32) {
+    if let Some(logit) = logits.get_mut(token as usize) {
+        *logit = by(*logit).clamp(f32::MIN, f32::MAX);
     }
 }
 
@@ -142,13 +222,13 @@ fn keep_nucleus(candidates: &mut Vec<(f32, u32)>, top_p: f64) {
     }
 }
 
-/// Descending weight, ties by ascending id: a total order, so that unstable sorting is deterministic.
+/// Descending logit or weight, ties by ascending id: a total order, so that unstable sorting is deterministic.
 fn likelier_first(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Greatest logit and its token; ties go to the lowest id.
-fn greatest(logits: &[f32]) -> (f32, u32) {
+/// Greatest logit and its token; ties go to the lowest id. Negative infinity when there is no other.
+pub(super) fn greatest(logits: &[f32]) -> (f32, u32) {
     let better = |best: (f32, u32), (logit, id): (&f32, u32)| if *logit > best.0 { (*logit, id) } else { best };
     logits.iter().zip(0..).fold((f32::NEG_INFINITY, 0), better)
 }
@@ -180,15 +260,15 @@ mod tests {
         let mut counts = HashMap::new();
         for seed in 0..times {
             let params = SamplingParams { seed: u64::from(seed), ..params.clone() };
-            *counts.entry(Sampler::new(&params, &[]).draw(&mut logits.to_vec()).unwrap()).or_default() += 1;
+            *counts.entry(Sampler::new(&params, &[], None).draw(&mut logits.to_vec()).unwrap().token).or_default() += 1;
         }
         counts
     }
 
     #[test]
     fn greedy_takes_the_lowest_of_equal_tokens() {
-        let mut sampler = Sampler::new(&SamplingParams::greedy(4), &[]);
-        assert_eq!(sampler.draw(&mut [0.0, 3.0, 3.0, -1.0]), Ok(1));
+        let mut sampler = Sampler::new(&SamplingParams::greedy(4), &[], None);
+        assert_eq!(sampler.draw(&mut [0.0, 3.0, 3.0, -1.0]), Ok(Drawn { token: 1, logprobs: None }));
     }
 
     #[test]
@@ -217,19 +297,47 @@ mod tests {
     fn penalties_move_logits_as_documented() {
         let params =
             SamplingParams { presence_penalty: 0.5, frequency_penalty: 0.25, repetition_penalty: 2.0, ..SamplingParams::greedy(9) };
-        let mut sampler = Sampler::new(&params, &[2]);
+        let mut sampler = Sampler::new(&params, &[2], None);
         let mut logits = [1.0, 10.0, 4.0, -1.0];
-        assert_eq!(sampler.draw(&mut logits), Ok(1));
+        assert_eq!(sampler.draw(&mut logits).unwrap().token, 1);
         assert_eq!(logits, [1.0, 10.0, 2.0, -1.0]);
         let mut logits = [1.0, 10.0, 4.0, -1.0];
-        assert_eq!(sampler.draw(&mut logits), Ok(1));
+        assert_eq!(sampler.draw(&mut logits).unwrap().token, 1);
         assert_eq!(logits, [1.0, 10.0 / 2.0 - 0.75, 2.0, -1.0]);
     }
 
     #[test]
-    fn a_logit_that_is_no_number_is_an_error() {
-        let mut sampler = Sampler::new(&warm(), &[]);
-        assert_eq!(sampler.draw(&mut [0.0, f32::NAN]), Err(SampleError::NotANumber));
+    fn a_logit_that_is_not_finite_is_an_error() {
+        for params in [warm(), SamplingParams::greedy(1)] {
+            for damaged in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut sampler = Sampler::new(&params, &[], None);
+                assert_eq!(sampler.draw(&mut [0.0, damaged]), Err(SampleError::NotFinite));
+            }
+            assert_eq!(Sampler::new(&params, &[], None).draw(&mut []), Err(SampleError::NothingAllowed));
+        }
+    }
+
+    #[test]
+    fn a_bias_moves_its_token_after_the_penalties_and_not_the_log_probability() {
+        let plain = SamplingParams { logprobs: Some(2), ..SamplingParams::greedy(9) };
+        let params = SamplingParams { logit_bias: vec![(0, 100.0), (2, -100.0), (9, 5.0)], repetition_penalty: 2.0, ..plain.clone() };
+        let mut logits = [1.0, 10.0, 4.0];
+        let biased = Sampler::new(&params, &[0], None).draw(&mut logits).unwrap();
+        assert_eq!((biased.token, logits), (0, [100.5, 10.0, -96.0]));
+        let unbiased = Sampler::new(&plain, &[0], None).draw(&mut [1.0, 10.0, 4.0]).unwrap();
+        let (biased, unbiased) = (biased.logprobs.unwrap(), unbiased.logprobs.unwrap());
+        assert_eq!(biased.top, unbiased.top);
+        assert!(biased.logprob < -9.0 && unbiased.logprob > -0.1);
+    }
+
+    #[test]
+    fn absurd_penalties_leave_a_choice_that_is_finite() {
+        let params =
+            SamplingParams { repetition_penalty: f32::MIN_POSITIVE, presence_penalty: -2.0, temperature: f32::MIN_POSITIVE, ..warm() };
+        let mut sampler = Sampler::new(&params, &[0, 1, 2], None);
+        for _ in 0..4 {
+            assert!(sampler.draw(&mut [f32::MAX, f32::MIN, 3.0, -3.0]).unwrap().token < 4);
+        }
     }
 
     #[test]
@@ -255,10 +363,54 @@ mod tests {
         }
 
         #[test]
-        fn draws_are_finite_choices_for_any_logits(logits in prop::collection::vec(-1e30f32..1e30, 1..300), seed in any::<u64>(), t in 0.01f32..2.0) {
-            let params = SamplingParams { seed, temperature: t, top_p: 0.9, top_k: 40, ..warm() };
-            let token = Sampler::new(&params, &[]).draw(&mut logits.clone()).unwrap();
-            prop_assert!((token as usize) < logits.len());
+        fn draws_are_finite_choices_for_any_logits(
+            logits in prop::collection::vec(prop_oneof![-1e30f32..1e30, Just(1.0f32), Just(f32::MAX), Just(f32::MIN)], 1..300), params in any_params(),
+        ) {
+            let mut sampler = Sampler::new(&params, &[0, 1, 2, 3], None);
+            for _ in 0..4 {
+                let drawn = sampler.draw(&mut logits.clone()).unwrap();
+                prop_assert!((drawn.token as usize) < logits.len());
+                let logprobs = drawn.logprobs.unwrap();
+                prop_assert_eq!(logprobs.top.len(), logits.len().min(3));
+                prop_assert!((TokenLogprobs::LEAST..=0.0).contains(&logprobs.logprob));
+            }
         }
+
+        #[test]
+        fn a_draw_follows_from_parameters_prompt_and_tokens_alone(
+            rows in prop::collection::vec(prop::collection::vec(-8f32..8.0, 40), 1..8), params in any_params(),
+        ) {
+            let mut serving = Sampler::new(&params, &[3, 4], None);
+            let mut tokens = Vec::new();
+            for row in rows {
+                let drawn = serving.draw(&mut row.clone()).unwrap();
+                let mut verifier = Sampler::new(&params, &[3, 4], None);
+                tokens.iter().for_each(|token| verifier.accept(*token).unwrap());
+                prop_assert_eq!(&verifier.draw(&mut row.clone()).unwrap(), &drawn);
+                tokens.push(drawn.token);
+            }
+        }
+
+        #[test]
+        fn top_k_is_the_one_of_a_full_sort(logits in prop::collection::vec(prop_oneof![-8f32..8.0, Just(1.0f32)], 2..200), k in 1u32..40) {
+            let mut sorted: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
+            sorted.sort_unstable_by(likelier_first);
+            let kept: Vec<u32> = sorted.into_iter().take(k as usize).map(|(_, id)| id).collect();
+            for seed in 0..20 {
+                let params = SamplingParams { top_k: k, seed, temperature: 2.0, ..warm() };
+                let token = Sampler::new(&params, &[], None).draw(&mut logits.clone()).unwrap().token;
+                prop_assert!(kept.contains(&token));
+            }
+        }
+    }
+
+    fn any_params() -> impl Strategy<Value = SamplingParams> {
+        let numbers = (prop_oneof![Just(0.0f32), 0.01f32..2.0], 0.01f32..1.0, 0u32..60, 0.0f32..1.0, -2f32..2.0, -2f32..2.0, 0.01f32..2.0);
+        (numbers, any::<u64>(), prop::collection::btree_map(0u32..60, -100f32..100.0, 0..5)).prop_map(|(numbers, seed, bias)| {
+            let (temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, repetition_penalty) = numbers;
+            let logit_bias = bias.into_iter().collect();
+            let penalties = SamplingParams { presence_penalty, frequency_penalty, repetition_penalty, logit_bias, ..warm() };
+            SamplingParams { temperature, top_p, top_k, min_p, seed, logprobs: Some(3), ..penalties }
+        })
     }
 }

@@ -13,7 +13,7 @@ use super::forward::StepOutput;
 use super::measure::Rate;
 use super::pages::PageTable;
 use super::sequence::Sequence;
-use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal};
+use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal, Sampler};
 use crate::backend::{Backend, BackendError, PageId, Placement, Row};
 
 /// What handles and the engine's thread share.
@@ -31,6 +31,7 @@ struct State {
 
 struct Queued {
     job: EngineJob,
+    sampler: Sampler,
     events: mpsc::Sender<EngineEvent>,
     submitted: Instant,
 }
@@ -47,7 +48,7 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
-    pub(super) fn enqueue(&self, job: EngineJob, events: mpsc::Sender<EngineEvent>) -> Result<(), Refusal> {
+    pub(super) fn enqueue(&self, job: EngineJob, sampler: Sampler, events: mpsc::Sender<EngineEvent>) -> Result<(), Refusal> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Refusal::Stopped);
@@ -55,7 +56,7 @@ impl Shared {
         if state.queue.len() >= self.max_queued {
             return Err(Refusal::Busy { queued: state.queue.len(), most: self.max_queued });
         }
-        state.queue.push_back(Queued { job, events, submitted: Instant::now() });
+        state.queue.push_back(Queued { job, sampler, events, submitted: Instant::now() });
         drop(state);
         self.work.notify_one();
         Ok(())
@@ -181,10 +182,10 @@ impl<B: Backend> Scheduler<B> {
                 match self.preempted.pop_front() {
                     Some(sequence) => sequence,
                     None => {
-                        let Some(Queued { job, events, submitted }) = state.queue.pop_front() else { return true };
+                        let Some(Queued { job, sampler, events, submitted }) = state.queue.pop_front() else { return true };
                         // Counted as active at once, so that a drain never sees it nowhere.
                         state.load.active += 1;
-                        Sequence::new(job, events, &self.prompter, submitted)
+                        Sequence::new(job, sampler, events, &self.prompter, submitted)
                     }
                 }
             };

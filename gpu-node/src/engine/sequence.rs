@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use wire::node::FinishReason;
 
 use super::pages::{PageTable, PrefixKey, next_key, scope_key};
-use super::{Cancel, EngineEvent, EngineFailure, EngineJob, Finished, SampleError, Sampler, Timings};
+use super::{Cancel, Drawn, EngineEvent, EngineFailure, EngineJob, Finished, SampleError, Sampler, Timings};
 use crate::backend::{PAGE_TOKENS, PageId};
 use crate::proof;
 
@@ -43,7 +43,13 @@ struct StopText {
 }
 
 impl Sequence {
-    pub(super) fn new(job: EngineJob, events: mpsc::Sender<EngineEvent>, prompter: &Prompter, submitted: Instant) -> Self {
+    pub(super) fn new(
+        job: EngineJob,
+        sampler: Sampler,
+        events: mpsc::Sender<EngineEvent>,
+        prompter: &Prompter,
+        submitted: Instant,
+    ) -> Self {
         let EngineJob { prompt, params, cancel, scope } = job;
         let ends = [prompter.eos_token_ids(), &params.stop_token_ids].concat();
         // `submit` checked the stop strings against the same limits.
@@ -57,7 +63,7 @@ impl Sequence {
             computed: 0,
             digests: Vec::new(),
             max_tokens: params.max_tokens as usize,
-            sampler: Sampler::new(&params, &prompt),
+            sampler,
             ends,
             stops,
             tokens: prompt,
@@ -150,11 +156,11 @@ impl Sequence {
 
     /// Draws the next token and sends it. Some when the answer ends with it.
     pub(super) fn draw(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, SampleError> {
-        let token = self.sampler.draw(logits)?;
+        let Drawn { token, logprobs } = self.sampler.draw(logits)?;
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(token);
         // The channel has room for every token; a closed one is seen as cancellation before the next step.
-        let _ = self.events.try_send(EngineEvent::Tokens(vec![token]));
+        let _ = self.events.try_send(EngineEvent::Tokens { ids: vec![token], logprobs: logprobs.into_iter().collect() });
 
         let stopped = self.stops.as_mut().is_some_and(|stops| {
             let piece = stops.detokenizer.push(token);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use wire::B256;
-use wire::node::{FailureCode, FinishReason, FromNode, Job};
+use wire::node::{FailureCode, FinishReason, FromNode, Job, TokenLogprobs};
 use wire::proof::{self, Window};
 
 use super::Node;
@@ -18,6 +18,8 @@ use super::terms::{Answer, Terms};
 const EVENTS_AT_ONCE: usize = 64;
 /// Tokens in one frame at most: 88 KiB of JSON, far below the frame limit.
 const FRAME_TOKENS_MAX: usize = 8_192;
+/// With log-probabilities: each takes up to 600 bytes, so 600 KiB.
+const FRAME_SCORED_TOKENS_MAX: usize = 1_024;
 
 /// A job that was taken.
 pub(super) struct Answering {
@@ -99,15 +101,18 @@ impl Answering {
                 self.cancel.cancel();
                 return (End::Failed { code: FailureCode::Engine, message }, linked);
             }
-            let (first, mut end) = (completion.len(), None);
+            let (first, mut end, mut scores) = (completion.len(), None, Vec::new());
             for event in ready.drain(..) {
                 match event {
-                    ServeEvent::Tokens(tokens) => completion.extend(tokens),
+                    ServeEvent::Tokens { ids, logprobs } => {
+                        completion.extend(ids);
+                        scores.extend(logprobs);
+                    }
                     ServeEvent::Finished { reason, windows } => end = Some(End::Finished { reason, windows }),
                     ServeEvent::Failed { code, message } => end = Some(End::Failed { code, message }),
                 }
             }
-            linked = linked && self.send_tokens(completion, first).await;
+            linked = linked && self.send_tokens(completion, first, scores).await;
             if let Some(end) = end {
                 return (end, linked);
             }
@@ -117,11 +122,14 @@ impl Answering {
         }
     }
 
-    /// Sends the tokens from index `first` on. Returns whether the link took them.
-    async fn send_tokens(&self, completion: &[u32], first: usize) -> bool {
-        for (index, tokens) in completion[first..].chunks(FRAME_TOKENS_MAX).enumerate() {
-            let first = (first + index * FRAME_TOKENS_MAX) as u32;
-            let frame = FromNode::Tokens { request_id: self.job.request_id, first, tokens: tokens.to_vec() };
+    /// Sends the tokens from index `first` on, with `scores` for each if the job asks for them. Returns whether the link took them.
+    async fn send_tokens(&self, completion: &[u32], first: usize, scores: Vec<TokenLogprobs>) -> bool {
+        let asked = self.job.params.logprobs.is_some();
+        let (frame_tokens, mut scores) = (if asked { FRAME_SCORED_TOKENS_MAX } else { FRAME_TOKENS_MAX }, scores.into_iter());
+        for (index, tokens) in completion[first..].chunks(frame_tokens).enumerate() {
+            let first = (first + index * frame_tokens) as u32;
+            let logprobs = asked.then(|| scores.by_ref().take(tokens.len()).collect());
+            let frame = FromNode::Tokens { request_id: self.job.request_id, first, tokens: tokens.to_vec(), logprobs };
             if self.out.send(Outgoing::Frame(Box::new(frame))).await.is_err() {
                 return false;
             }

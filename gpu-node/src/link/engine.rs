@@ -1,7 +1,7 @@
 //! The engine as the link sees it.
 
 use tokio::sync::{mpsc, oneshot};
-use wire::node::{AuditJob, AuditOutcome};
+use wire::node::{AnswerFormat, AuditJob, AuditOutcome};
 
 use super::serve::{Audit, Serve, ServeEvent, ServeJob, ServeLoad};
 use crate::engine::{EngineEvent, EngineHandle, EngineJob};
@@ -13,15 +13,23 @@ const EVENTS_MAX: usize = 64;
 impl Serve for EngineHandle {
     fn submit(&self, job: ServeJob) -> mpsc::Receiver<ServeEvent> {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let has_format = job.params.format != AnswerFormat::Text;
         let job = EngineJob { prompt: job.prompt, params: job.params, cancel: job.cancel, scope: job.scope };
-        match EngineHandle::submit(self, job) {
+        let (engine, answers) = (self.clone(), tokio::runtime::Handle::current());
+        let submit = move || match EngineHandle::submit(&engine, job) {
             Ok(from_engine) => {
-                tokio::spawn(forward(from_engine, events));
+                answers.spawn(forward(from_engine, events));
             }
             Err(refusal) => {
                 // The channel is empty: there is room.
                 let _ = events.try_send(ServeEvent::Failed { code: refusal.code(), message: refusal.to_string() });
             }
+        };
+        // A schema is compiled before its job is accepted, and the link's pings must not wait for that.
+        if has_format {
+            drop(tokio::task::spawn_blocking(submit))
+        } else {
+            submit()
         }
         receiver
     }
@@ -48,7 +56,7 @@ impl Audit for Auditor {
 async fn forward(mut from_engine: mpsc::Receiver<EngineEvent>, events: mpsc::Sender<ServeEvent>) {
     while let Some(event) = from_engine.recv().await {
         let event = match event {
-            EngineEvent::Tokens(tokens) => ServeEvent::Tokens(tokens),
+            EngineEvent::Tokens { ids, logprobs } => ServeEvent::Tokens { ids, logprobs },
             EngineEvent::Finished(finished) => ServeEvent::Finished { reason: finished.reason, windows: finished.windows },
             EngineEvent::Failed(failure) => ServeEvent::Failed { code: wire::node::FailureCode::Engine, message: failure.to_string() },
         };

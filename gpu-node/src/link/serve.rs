@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use wire::node::{AuditJob, AuditOutcome, FailureCode, FinishReason, SamplingParams, ServedModel};
+use wire::node::{AuditJob, AuditOutcome, FailureCode, FinishReason, SamplingParams, ServedModel, TokenLogprobs};
 use wire::proof::Window;
 
 pub use crate::engine::Cancel;
@@ -35,7 +35,12 @@ pub struct ServeJob {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServeEvent {
     /// The next tokens of the answer, in order.
-    Tokens(Vec<u32>),
+    Tokens {
+        /// The ids.
+        ids: Vec<u32>,
+        /// One for each token when the job asks for them, else empty.
+        logprobs: Vec<TokenLogprobs>,
+    },
     /// The answer is over.
     Finished {
         /// Why.

@@ -121,7 +121,7 @@ fn submit(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Res
 fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
     while let Some(event) = events.blocking_recv() {
         match event {
-            EngineEvent::Tokens(_) => {}
+            EngineEvent::Tokens { .. } => {}
             EngineEvent::Finished(finished) => return Ok(finished),
             EngineEvent::Failed(failure) => bail!(failure),
         }

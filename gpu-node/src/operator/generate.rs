@@ -73,7 +73,7 @@ impl GenerateArgs {
         let mut tokens = Vec::new();
         while let Some(event) = events.blocking_recv() {
             match event {
-                EngineEvent::Tokens(ids) => {
+                EngineEvent::Tokens { ids, .. } => {
                     for id in ids {
                         tokens.push(id);
                         show(&matcher.push(&detokenizer.push(id)).emit, self.json, &mut text)?;

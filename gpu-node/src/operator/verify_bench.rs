@@ -84,7 +84,7 @@ fn answer(engine: &EngineHandle, prompt: &[u32], seed: u64, scope: u64) -> anyho
     let mut tokens = Vec::new();
     while let Some(event) = events.blocking_recv() {
         match event {
-            EngineEvent::Tokens(ids) => tokens.extend(ids),
+            EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
             EngineEvent::Finished(finished) => return Ok((tokens, finished)),
             EngineEvent::Failed(failure) => bail!(failure),
         }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use alloy::primitives::B256;
+use prompt::{GrammarError, Prompter};
 use wire::node::{ParamsError, SamplingParams, WrongToken};
 
 use super::{Window, windows};
@@ -18,7 +19,7 @@ const STEP_ROWS: usize = 128;
 /// A model that is opened to compute answers again, beside or without an engine that serves it.
 pub struct Recomputer<B: Backend = CpuBackend> {
     decoder: Decoder<B>,
-    end_of_turn: Vec<u32>,
+    prompter: Prompter,
     context_tokens: usize,
     /// Digest of the weights, computed from the bytes.
     pub model_root: B256,
@@ -48,6 +49,8 @@ pub enum RecomputeError {
     Memory(#[from] BackendError),
     #[error(transparent)]
     Params(#[from] ParamsError),
+    #[error(transparent)]
+    Format(#[from] GrammarError),
     #[error("the prompt is empty; there is nothing to compute")]
     EmptyPrompt,
     #[error("prompt and completion have {tokens} tokens, the model's context is {context_tokens}")]
@@ -76,8 +79,8 @@ impl<B: Backend> Recomputer<B> {
         let parts = folder.prompter.engine_parts();
         let engine = wire::receipt::engine_id(numeric_contract, parts.tokenizer_json, parts.chat_template);
         let decoder = Decoder::load(folder, backend, context_tokens, STEP_ROWS)?;
-        let end_of_turn = folder.prompter.eos_token_ids().to_vec();
-        Ok(Self { decoder, end_of_turn, context_tokens, model_root: folder.model_root, engine, numeric_contract })
+        let prompter = folder.prompter.clone();
+        Ok(Self { decoder, prompter, context_tokens, model_root: folder.model_root, engine, numeric_contract })
     }
 
     /// Computes the answer `completion` to `prompt` again. `go_on` is asked before every step.
@@ -105,7 +108,7 @@ impl<B: Backend> Recomputer<B> {
         let known = completion.iter().take_while(|token| is_known(token)).count();
         let inputs = [prompt, &completion[..known.min(completion.len().saturating_sub(1))]].concat();
 
-        let mut replay = Replay::new(prompt, completion, params, &self.end_of_turn);
+        let mut replay = Replay::new(&self.prompter, prompt, completion, params)?;
         let digests = prefill(&mut self.decoder, &inputs, prompt.len() - 1, go_on, &mut replay)?;
         Ok(Recomputed { windows: windows(prompt.len(), &digests), first_wrong: replay.first_wrong })
     }
@@ -155,10 +158,11 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(prompt: &[u32], completion: &'a [u32], params: &SamplingParams, end_of_turn: &[u32]) -> Self {
-        let ends = [end_of_turn, &params.stop_token_ids].concat();
-        let sampler = Sampler::new(params, prompt);
-        Self { sampler, completion, ends, max_tokens: params.max_tokens as usize, next: 0, first_wrong: None }
+    fn new(prompter: &Prompter, prompt: &[u32], completion: &'a [u32], params: &SamplingParams) -> Result<Self, GrammarError> {
+        let ends = [prompter.eos_token_ids(), &params.stop_token_ids].concat();
+        // Log-probabilities change no draw and stand in no receipt.
+        let sampler = Sampler::for_request(prompter, &SamplingParams { logprobs: None, ..params.clone() }, prompt)?;
+        Ok(Self { sampler, completion, ends, max_tokens: params.max_tokens as usize, next: 0, first_wrong: None })
     }
 
     /// Whether there is nothing more to compare: the sampler's state after a wrong token is not the node's.
@@ -172,8 +176,8 @@ impl<'a> Replay<'a> {
         }
         let (index, found) = (self.next, self.completion[self.next]);
         let ended = index >= self.max_tokens || index.checked_sub(1).is_some_and(|before| self.ends.contains(&self.completion[before]));
-        // Logits that are no numbers draw nothing, at the node as here.
-        let drawn = if ended { None } else { self.sampler.draw(logits).ok() };
+        // Logits that are not finite draw nothing, at the node as here.
+        let drawn = if ended { None } else { self.sampler.draw(logits).ok().map(|drawn| drawn.token) };
         if drawn != Some(found) {
             self.first_wrong = Some(WrongToken { index: index as u32, found, drawn });
         }

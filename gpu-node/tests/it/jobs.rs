@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gpu_node::link::serve::ServeEvent;
-use wire::node::{FailureCode, FinishReason, FromMeter, FromNode, Job, SamplingParams};
+use wire::node::{FRAME_BYTES_MAX, FailureCode, FinishReason, FromMeter, FromNode, Job, SamplingParams, TokenLogprobs};
 use wire::receipt::{ServiceReceipt, tokens_hash};
 use wire::{B256, Credits, OperatorId};
 
@@ -51,6 +51,32 @@ async fn a_whole_job_ends_with_the_receipt_that_the_meter_expects() {
 }
 
 #[tokio::test]
+async fn log_probabilities_travel_with_their_tokens_in_frames_within_the_limit() {
+    let meter = ScriptedMeter::start().await;
+    let mut rig = rig::start(&[&meter], Options::default());
+    let (mut link, _) = meter.welcome().await;
+    let params = SamplingParams { logprobs: Some(20), ..SamplingParams::greedy(1_500) };
+    link.send(FromMeter::Job(Job { params, ..job(1) })).await;
+    let submitted = rig.submitted().await;
+    // As long in JSON as they become.
+    let scored = |id: u32| TokenLogprobs { logprob: -9998.123 - id as f32 / 1e4, top: vec![(4_000_000_000, -9998.123); 20] };
+    let ids: Vec<u32> = (0..1_500).collect();
+    let sent: Vec<TokenLogprobs> = ids.iter().map(|id| scored(*id)).collect();
+    submitted.events.send(ServeEvent::Tokens { ids: ids.clone(), logprobs: sent.clone() }).await.unwrap();
+    submitted.finish(FinishReason::Length).await;
+    let (mut answer, mut arrived) = (Vec::new(), Vec::new());
+    while let FromNode::Tokens { request_id, first, tokens, logprobs } = link.next().await {
+        let frame = FromNode::Tokens { request_id, first, tokens: tokens.clone(), logprobs: logprobs.clone() };
+        assert!(serde_json::to_vec(&frame).unwrap().len() < FRAME_BYTES_MAX);
+        assert_eq!(tokens.len(), logprobs.as_ref().unwrap().len());
+        answer.extend(tokens);
+        arrived.extend(logprobs.unwrap());
+    }
+    assert_eq!(answer, ids);
+    assert!(arrived == sent, "to the bit");
+}
+
+#[tokio::test]
 async fn many_jobs_at_once_each_get_their_own_tokens() {
     let meter = ScriptedMeter::start().await;
     let mut rig = rig::start(&[&meter], Options { capacity: 16, ..Options::default() });
@@ -72,7 +98,7 @@ async fn many_jobs_at_once_each_get_their_own_tokens() {
     let mut finished = 0;
     while finished < 16 {
         match link.next().await {
-            FromNode::Tokens { request_id, first, tokens } => {
+            FromNode::Tokens { request_id, first, tokens, .. } => {
                 let answer = answers.entry(request_id).or_default();
                 assert_eq!(first as usize, answer.len());
                 answer.extend(tokens);
@@ -166,7 +192,7 @@ async fn a_meter_that_does_not_read_stops_the_engine_and_not_the_memory() {
     let tokens = vec![1_000_000; 8_192];
     let mut taken = 0;
     while taken < 2_000 {
-        let send = submitted.events.send(ServeEvent::Tokens(tokens.clone()));
+        let send = submitted.events.send(ServeEvent::Tokens { ids: tokens.clone(), logprobs: Vec::new() });
         match tokio::time::timeout(Duration::from_millis(500), send).await {
             Ok(sent) => sent.unwrap(),
             Err(_) => break,

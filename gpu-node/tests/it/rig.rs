@@ -123,7 +123,7 @@ impl Audit for ScriptedAuditor {
 
 impl Submitted {
     pub async fn tokens(&self, tokens: &[u32]) {
-        soon("room for tokens", self.events.send(ServeEvent::Tokens(tokens.to_vec()))).await.unwrap();
+        soon("room for tokens", self.events.send(ServeEvent::Tokens { ids: tokens.to_vec(), logprobs: Vec::new() })).await.unwrap();
     }
 
     pub async fn finish(self, reason: FinishReason) {

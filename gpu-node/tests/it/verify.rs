@@ -72,7 +72,7 @@ fn served(engine: &gpu_node::engine::EngineHandle, job: &Job) -> (Vec<u32>, Fini
     let mut tokens = Vec::new();
     loop {
         match events.blocking_recv().unwrap() {
-            EngineEvent::Tokens(ids) => tokens.extend(ids),
+            EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
             EngineEvent::Finished(finished) => return (tokens, finished),
             EngineEvent::Failed(failure) => panic!("{failure}"),
         }

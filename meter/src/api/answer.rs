@@ -5,19 +5,26 @@ use std::sync::Arc;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
+use prompt::Prompter;
+use serde::Serialize;
 use serde_json::{Value, json};
 use wire::node::SamplingParams;
 use wire::{AmountError, B256, ModelRate, message_cost_up};
 
 use super::error::ApiError;
-use super::types::Options;
-use super::{ApiState, REQUEST_ID, sse};
+use super::logprobs::Logprobs;
+use super::options::Options;
+use super::{ApiState, REQUEST_ID, format, sse};
 use crate::serving::catalog::Model;
 use crate::serving::hold::{AnswerLength, Payer};
 use crate::serving::request::{Answer, AnswerEnd, AnswerEvent, Order, Outcome, ServeError, ServedBy};
+use crate::serving::stream::{Piece, ScoredToken};
 
 /// Prompts above so many bytes are tokenised off the request threads.
 const RENDER_BYTES_INLINE: usize = 16 << 10;
+
+/// Most log-probabilities of one answer, drawn tokens and alternatives together: 1 MiB of memory, 10 MiB of JSON.
+const LOGPROBS_MAX: u32 = 1 << 17;
 
 /// Which of OpenAI's two shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub(super) struct Frame {
     pub(super) max_tokens: u32,
     /// Whether credits set it.
     pub(super) clamped: bool,
+    /// Set when log-probabilities are shown.
+    pub(super) scorer: Option<Prompter>,
     /// What a verifier needs beside the receipt, when the client asked for it.
     pub(super) echo: Option<Echo>,
 }
@@ -54,6 +63,35 @@ pub(super) struct Echo {
     pub(super) prompt_token_ids: Vec<u32>,
     /// With the seed and the ceiling in force.
     pub(super) params: SamplingParams,
+}
+
+/// A whole answer.
+#[derive(Serialize)]
+struct Whole<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: [Choice<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+    usage: Value,
+    parallelix: Value,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    logprobs: Logprobs<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+    finish_reason: &'static str,
 }
 
 /// Renders `text_bytes` of prompt by `render`, off the request threads when it is long; few at once.
@@ -83,6 +121,11 @@ pub(super) async fn respond(
     shape: Shape,
 ) -> Result<Response, ApiError> {
     let length = answer_length(&model, prompt.len(), options.max_tokens, shape)?;
+    let length = logprobs_length(length, options.params.logprobs)?;
+    let unknown = options.params.check_vocabulary(model.prompter.vocab_size());
+    unknown.map_err(|error| ApiError::invalid(error.field(), "invalid_token", error.to_string()))?;
+    format::check(state, &model, &options.params.format).await?;
+    let scorer = options.params.logprobs.map(|_| model.prompter.clone());
     let request_id = B256::from(rand::random::<[u8; 32]>());
     let created = state.serving.rooms().clock.now_s();
     let mut echo = options.return_token_ids.then(|| Echo { prompt_token_ids: prompt.clone(), params: options.params.clone() });
@@ -91,20 +134,10 @@ pub(super) async fn respond(
 
     let reservation = answer.reservation;
     echo.iter_mut().for_each(|echo| echo.params.max_tokens = reservation.max_tokens);
-    let frame = Frame {
-        shape,
-        request_id,
-        model: model.id.clone(),
-        created,
-        max_tokens: reservation.max_tokens,
-        clamped: reservation.clamped,
-        echo,
-    };
-    let mut response = if options.stream {
-        sse::respond(frame, answer, options.include_usage).await?
-    } else {
-        whole(&frame, answer).await?.into_response()
-    };
+    let (max_tokens, clamped) = (reservation.max_tokens, reservation.clamped);
+    let frame = Frame { shape, request_id, model: model.id.clone(), created, max_tokens, clamped, scorer, echo };
+    let mut response =
+        if options.stream { sse::respond(frame, answer, options.include_usage).await? } else { whole(&frame, answer).await? };
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -134,13 +167,32 @@ fn answer_length(model: &Model, prompt_tokens: usize, named: Option<u32>, shape:
     }
 }
 
-async fn whole(frame: &Frame, mut answer: Answer) -> Result<Json<Value>, ApiError> {
-    let mut text = String::new();
+/// The same, so that its log-probabilities stay within [`LOGPROBS_MAX`].
+fn logprobs_length(length: AnswerLength, alternatives: Option<u32>) -> Result<AnswerLength, ApiError> {
+    let Some(alternatives) = alternatives else { return Ok(length) };
+    let most = LOGPROBS_MAX / (alternatives + 1);
+    match length {
+        AnswerLength::Named(max_tokens) if max_tokens > most => {
+            let message = format!(
+                "`max_tokens` is {max_tokens}, with {alternatives} alternatives for each token at most {most} are possible; lower either"
+            );
+            Err(ApiError::invalid("max_tokens", "out_of_range", message))
+        }
+        AnswerLength::Named(max_tokens) => Ok(AnswerLength::Named(max_tokens)),
+        AnswerLength::UpTo(left) => Ok(AnswerLength::UpTo(left.min(most))),
+    }
+}
+
+async fn whole(frame: &Frame, mut answer: Answer) -> Result<Response, ApiError> {
+    let (mut text, mut scored) = (String::new(), Vec::new());
     while let Some(event) = answer.events.recv().await {
         match event {
             AnswerEvent::Started(_) => {}
-            AnswerEvent::Text(piece) => text.push_str(&piece),
-            AnswerEvent::Done(outcome) => return Ok(Json(frame.whole(&text, &outcome))),
+            AnswerEvent::Text(piece) => {
+                text.push_str(&piece.text);
+                scored.extend(piece.scored);
+            }
+            AnswerEvent::Done(outcome) => return Ok(Json(frame.whole(&text, &scored, &outcome)).into_response()),
             AnswerEvent::Failed(error, outcome) => return Err(frame.failure(error, outcome.as_deref(), Some(&text))),
         }
     }
@@ -152,12 +204,21 @@ impl Frame {
     /// An object of the stream.
     pub(super) fn chunk(&self, choices: Value) -> Value {
         let object = if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" };
-        self.object(object, choices)
+        json!({ "id": self.id(), "object": object, "created": self.created, "model": self.model, "choices": choices })
     }
 
     /// The one choice of a chunk with new text.
-    pub(super) fn text_choice(&self, text: &str) -> Value {
-        self.stream_choice(json!({ "content": text }), text, Value::Null)
+    pub(super) fn text_choice(&self, piece: &Piece) -> Value {
+        let mut choice = self.stream_choice(json!({ "content": piece.text }), &piece.text, Value::Null);
+        if !piece.scored.is_empty() {
+            // A map with text keys always becomes a value.
+            choice[0]["logprobs"] = serde_json::to_value(self.logprobs(&piece.scored)).unwrap_or_default();
+        }
+        choice
+    }
+
+    fn logprobs<'a>(&'a self, tokens: &'a [ScoredToken]) -> Logprobs<'a> {
+        Logprobs { shape: self.shape, prompter: self.scorer.as_ref(), tokens }
     }
 
     /// The first choice of a chat, which names the role. `None` in the other shape.
@@ -177,29 +238,36 @@ impl Frame {
         }
     }
 
-    fn whole(&self, text: &str, outcome: &Outcome) -> Value {
-        let finish_reason = finish_reason(outcome.end);
-        let (object, choice) = match self.shape {
-            Shape::Chat => {
-                let message = json!({ "role": "assistant", "content": text, "refusal": null });
-                ("chat.completion", json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": finish_reason }))
-            }
-            Shape::Text => ("text_completion", json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason })),
+    fn whole<'a>(&'a self, text: &'a str, scored: &'a [ScoredToken], outcome: &'a Outcome) -> Whole<'a> {
+        let is_chat = self.shape == Shape::Chat;
+        let prompt_token_ids = self.echo.as_ref().map(|echo| echo.prompt_token_ids.as_slice());
+        let choice = Choice {
+            index: 0,
+            message: is_chat.then(|| json!({ "role": "assistant", "content": text, "refusal": null })),
+            text: (!is_chat).then_some(text),
+            logprobs: self.logprobs(scored),
+            token_ids: self.echo.as_ref().map(|_| outcome.token_ids.as_slice()),
+            prompt_token_ids: prompt_token_ids.filter(|_| !is_chat),
+            finish_reason: finish_reason(outcome.end),
         };
-        let mut body = self.object(object, json!([choice]));
-        self.add_token_ids(&mut body, outcome);
-        body["usage"] = usage(outcome);
-        body["parallelix"] = self.parallelix(outcome);
-        body
+        Whole {
+            id: self.id(),
+            object: if is_chat { "chat.completion" } else { "text_completion" },
+            created: self.created,
+            model: &self.model,
+            choices: [choice],
+            prompt_token_ids: prompt_token_ids.filter(|_| is_chat),
+            usage: usage(outcome),
+            parallelix: self.parallelix(outcome),
+        }
     }
 
-    fn object(&self, object: &str, choices: Value) -> Value {
+    fn id(&self) -> String {
         let prefix = if self.shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
-        let id = format!("{prefix}-{:x}", self.request_id);
-        json!({ "id": id, "object": object, "created": self.created, "model": self.model, "choices": choices })
+        format!("{prefix}-{:x}", self.request_id)
     }
 
-    /// Token ids where vLLM has them, when the client asked for them: on the answer's one choice, and the prompt's beside the choices
+    /// Token ids for a stream, where vLLM has them, when the client asked for them: on the one choice, and the prompt's beside the choices
     /// (of a chat) or on the choice (of a text completion).
     pub(super) fn add_token_ids(&self, body: &mut Value, outcome: &Outcome) {
         let Some(echo) = &self.echo else { return };

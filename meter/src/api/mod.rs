@@ -11,10 +11,14 @@ mod completions;
 mod credits;
 mod deployment;
 pub mod error; // every refusal, with its status
+mod fields; // JSON fields, one by one
+mod format; // `response_format`
 mod keys;
 pub mod listener; // accept loop
+mod logprobs;
 mod models;
 mod node_link;
+mod options; // of a request, beside model and prompt
 mod pool;
 mod receipts;
 mod session; // challenge, sign-in, sign-out

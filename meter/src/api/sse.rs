@@ -83,8 +83,8 @@ impl Lines {
                     self.push_chunk(choice);
                 }
             }
-            AnswerEvent::Text(text) => {
-                let choice = self.frame.text_choice(&text);
+            AnswerEvent::Text(piece) => {
+                let choice = self.frame.text_choice(&piece);
                 self.push_chunk(choice);
             }
             AnswerEvent::Done(outcome) => self.push_end(&outcome),

@@ -1,11 +1,12 @@
-//! OpenAI's requests, read field by field, so that every mistake is named. Unknown fields are ignored, as stock clients
-//! expect; known ones that would change the answer and that we do not have are refused rather than ignored.
+//! OpenAI's requests, read field by field, so that every mistake is named.
 
 use prompt::Message;
 use serde_json::{Map, Value};
-use wire::node::SamplingParams;
 
+use super::answer::Shape;
 use super::error::ApiError;
+use super::fields::{Fields, wrong_type};
+use super::options::Options;
 
 /// Deepest `messages[i].content` that is read: an array of parts.
 const PARTS_MAX: usize = 1_024;
@@ -38,25 +39,10 @@ pub(super) enum PromptInput {
     Tokens(Vec<u32>),
 }
 
-/// What both requests have.
-pub(super) struct Options {
-    /// Checked; `max_tokens` stands for whatever the hold makes of [`Options::max_tokens`].
-    pub(super) params: SamplingParams,
-    /// As the client named it.
-    pub(super) max_tokens: Option<u32>,
-    /// Server-sent events.
-    pub(super) stream: bool,
-    /// A last chunk with usage and no choices.
-    pub(super) include_usage: bool,
-    /// Token ids and parameters in the answer, so that its receipt can be verified.
-    pub(super) return_token_ids: bool,
-}
-
 impl ChatRequest {
     /// Reads and checks. `seed` is used when the client gave none.
     pub(super) fn read(fields: &Map<String, Value>, messages_max: usize, seed: u64) -> Result<Self, ApiError> {
         let fields = Fields(fields);
-        refuse_unsupported(&fields)?;
         let messages = match fields.get("messages") {
             Some(Value::Array(messages)) => messages,
             Some(other) => return Err(wrong_type("messages", "an array of messages", other)),
@@ -70,7 +56,7 @@ impl ChatRequest {
             return Err(ApiError::invalid("messages", "too_many_messages", message));
         }
         let messages = messages.iter().enumerate().map(|(index, message)| read_message(index, message)).collect::<Result<_, _>>()?;
-        Ok(Self { model: fields.model()?, messages, options: Options::read(&fields, seed)? })
+        Ok(Self { model: fields.model()?, messages, options: Options::read(&fields, seed, Shape::Chat)? })
     }
 }
 
@@ -78,7 +64,6 @@ impl CompletionRequest {
     /// As [`ChatRequest::read`].
     pub(super) fn read(fields: &Map<String, Value>, seed: u64) -> Result<Self, ApiError> {
         let fields = Fields(fields);
-        refuse_unsupported(&fields)?;
         let prompt = match fields.get("prompt") {
             Some(Value::String(text)) => PromptInput::Text(text.clone()),
             Some(Value::Array(items)) => read_prompt_array(items)?,
@@ -90,79 +75,8 @@ impl CompletionRequest {
         {
             return Err(ApiError::invalid("prompt", "empty_prompt", "`prompt` is empty; send at least one token"));
         }
-        Ok(Self { model: fields.model()?, prompt, options: Options::read(&fields, seed)? })
+        Ok(Self { model: fields.model()?, prompt, options: Options::read(&fields, seed, Shape::Text)? })
     }
-}
-
-impl Options {
-    fn read(fields: &Fields<'_>, seed: u64) -> Result<Self, ApiError> {
-        let max_tokens = match fields.u32("max_completion_tokens")? {
-            Some(max_tokens) => Some(("max_completion_tokens", max_tokens)),
-            None => fields.u32("max_tokens")?.map(|max_tokens| ("max_tokens", max_tokens)),
-        };
-        if let Some((field, 0)) = max_tokens {
-            return Err(ApiError::invalid(field, "out_of_range", format!("`{field}` is 0, it must be 1 or more")));
-        }
-        let max_tokens = max_tokens.map(|(_, max_tokens)| max_tokens);
-        let off = SamplingParams::greedy(max_tokens.unwrap_or(1));
-        let params = SamplingParams {
-            temperature: fields.f32("temperature")?.unwrap_or(1.0),
-            top_p: fields.f32("top_p")?.unwrap_or(off.top_p),
-            top_k: fields.top_k()?,
-            min_p: fields.f32("min_p")?.unwrap_or(off.min_p),
-            presence_penalty: fields.f32("presence_penalty")?.unwrap_or(off.presence_penalty),
-            frequency_penalty: fields.f32("frequency_penalty")?.unwrap_or(off.frequency_penalty),
-            repetition_penalty: fields.f32("repetition_penalty")?.unwrap_or(off.repetition_penalty),
-            seed: fields.seed()?.unwrap_or(seed),
-            stop: fields.strings("stop")?,
-            stop_token_ids: fields.tokens("stop_token_ids")?,
-            ..off
-        };
-        params.check().map_err(|error| ApiError::invalid(error.field(), "out_of_range", error.to_string()))?;
-        let include_usage = match fields.get("stream_options") {
-            Some(Value::Object(options)) => Fields(options).bool("include_usage")?.unwrap_or(false),
-            Some(other) => return Err(wrong_type("stream_options", "an object", other)),
-            None => false,
-        };
-        let stream = fields.bool("stream")?.unwrap_or(false);
-        let return_token_ids = fields.bool("return_token_ids")?.unwrap_or(false);
-        Ok(Self { params, max_tokens, stream, include_usage, return_token_ids })
-    }
-}
-
-/// Whether a value of an unsupported field changes nothing.
-type IsHarmless = fn(&Value) -> bool;
-
-const UNSUPPORTED: [(&str, &str, IsHarmless); 13] = [
-    ("n", "only one answer is given", |value| value == 1),
-    ("best_of", "only one answer is given", |value| value == 1),
-    ("tools", "tool calls are not offered", is_empty),
-    ("functions", "tool calls are not offered", is_empty),
-    ("tool_choice", "tool calls are not offered", |value| value == "none" || value == "auto"),
-    ("function_call", "tool calls are not offered", |value| value == "none" || value == "auto"),
-    ("response_format", "only {\"type\": \"text\"} is offered", |value| value["type"] == "text"),
-    ("logprobs", "log probabilities are not offered", |value| value == false || value == 0),
-    ("top_logprobs", "log probabilities are not offered", |value| value == 0),
-    ("logit_bias", "logit biases are not offered", is_empty),
-    ("modalities", "only text is offered", |value| *value == serde_json::json!(["text"])),
-    ("echo", "the prompt is not repeated", |value| value == false),
-    ("suffix", "insertion is not offered", |value| value == ""),
-];
-
-fn is_empty(value: &Value) -> bool {
-    matches!(value, Value::Array(items) if items.is_empty()) || matches!(value, Value::Object(map) if map.is_empty())
-}
-
-/// A field that is absent, null, or of a value that changes nothing, is no wish.
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ApiError> {
-    for (field, reason, is_harmless) in UNSUPPORTED {
-        if let Some(value) = fields.get(field)
-            && !is_harmless(value)
-        {
-            return Err(ApiError::invalid(field, "unsupported_parameter", format!("`{field}` is not supported: {reason}; leave it out")));
-        }
-    }
-    Ok(())
 }
 
 fn read_message(index: usize, message: &Value) -> Result<Message, ApiError> {
@@ -224,88 +138,12 @@ fn read_prompt_array(items: &[Value]) -> Result<PromptInput, ApiError> {
     tokens.map(PromptInput::Tokens).ok_or_else(|| ApiError::invalid("prompt", "unsupported_parameter", several))
 }
 
-/// A JSON object of which null fields are absent ones.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl Fields<'_> {
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.0.get(field).filter(|value| !value.is_null())
-    }
-
-    fn model(&self) -> Result<String, ApiError> {
-        match self.get("model") {
-            Some(Value::String(model)) => Ok(model.clone()),
-            Some(other) => Err(wrong_type("model", "a string", other)),
-            None => Err(ApiError::invalid("model", "missing_field", "`model` is missing; GET /v1/models lists them")),
-        }
-    }
-
-    fn bool(&self, field: &'static str) -> Result<Option<bool>, ApiError> {
-        self.get(field).map(|value| value.as_bool().ok_or_else(|| wrong_type(field, "true or false", value))).transpose()
-    }
-
-    fn f32(&self, field: &'static str) -> Result<Option<f32>, ApiError> {
-        self.get(field)
-            .map(|value| value.as_f64().map(|number| number as f32).ok_or_else(|| wrong_type(field, "a number", value)))
-            .transpose()
-    }
-
-    fn u32(&self, field: &'static str) -> Result<Option<u32>, ApiError> {
-        let whole = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
-        self.get(field).map(|value| whole(value).ok_or_else(|| wrong_type(field, "a whole number from 0 to 4294967295", value))).transpose()
-    }
-
-    /// -1 is what other servers call off.
-    fn top_k(&self) -> Result<u32, ApiError> {
-        if self.get("top_k").is_some_and(|value| *value == -1) { Ok(0) } else { Ok(self.u32("top_k")?.unwrap_or(0)) }
-    }
-
-    /// A negative seed is the same 64 bits.
-    fn seed(&self) -> Result<Option<u64>, ApiError> {
-        let bits = |value: &Value| value.as_u64().or_else(|| value.as_i64().map(|seed| seed as u64));
-        self.get("seed").map(|value| bits(value).ok_or_else(|| wrong_type("seed", "a whole number of 64 bits", value))).transpose()
-    }
-
-    fn strings(&self, field: &'static str) -> Result<Vec<String>, ApiError> {
-        let wanted = "a string or an array of strings";
-        match self.get(field) {
-            None => Ok(Vec::new()),
-            Some(Value::String(text)) => Ok(vec![text.clone()]),
-            Some(Value::Array(items)) => {
-                items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong_type(field, wanted, item))).collect()
-            }
-            Some(other) => Err(wrong_type(field, wanted, other)),
-        }
-    }
-
-    fn tokens(&self, field: &'static str) -> Result<Vec<u32>, ApiError> {
-        let wanted = "an array of token ids";
-        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong_type(field, wanted, item));
-        match self.get(field) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(items)) => items.iter().map(id).collect(),
-            Some(other) => Err(wrong_type(field, wanted, other)),
-        }
-    }
-}
-
-/// Names the field, what it must be and what it is; never its content, which may be long or private.
-fn wrong_type(field: &str, wanted: &str, value: &Value) -> ApiError {
-    let given = match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(_) => "a string".to_owned(),
-        Value::Array(_) => "an array".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-    };
-    ApiError::invalid(field, "invalid_type", format!("`{field}` must be {wanted}, it is {given}"))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
+
+    use wire::node::{AnswerFormat, SamplingParams};
 
     use super::*;
 
@@ -366,7 +204,48 @@ mod tests {
             (json!({ "top_k": -2 }), "top_k", "invalid_type"),
             (json!({ "n": 2 }), "n", "unsupported_parameter"),
             (json!({ "tools": [{}] }), "tools", "unsupported_parameter"),
-            (json!({ "response_format": { "type": "json_object" } }), "response_format", "unsupported_parameter"),
+            (json!({ "response_format": "json" }), "response_format", "invalid_type"),
+            (json!({ "response_format": {} }), "response_format.type", "missing_field"),
+            (json!({ "response_format": { "type": "xml" } }), "response_format.type", "invalid_value"),
+            (json!({ "response_format": { "type": "json_schema" } }), "response_format.json_schema", "missing_field"),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": {} } } }),
+                "response_format.json_schema.name",
+                "missing_field",
+            ),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a b", "schema": {} } } }),
+                "response_format.json_schema.name",
+                "invalid_value",
+            ),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a" } } }),
+                "response_format.json_schema.schema",
+                "missing_field",
+            ),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a", "schema": "{}" } } }),
+                "response_format.json_schema.schema",
+                "invalid_type",
+            ),
+            (
+                json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "a", "schema": { "title": "x".repeat(40_000) } } } }),
+                "response_format",
+                "out_of_range",
+            ),
+            (json!({ "logprobs": 3 }), "logprobs", "invalid_type"),
+            (json!({ "top_logprobs": 3 }), "top_logprobs", "invalid_value"),
+            (json!({ "logprobs": false, "top_logprobs": 3 }), "top_logprobs", "invalid_value"),
+            (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs", "out_of_range"),
+            (json!({ "logprobs": true, "top_logprobs": -1 }), "top_logprobs", "invalid_type"),
+            (json!({ "logit_bias": [1] }), "logit_bias", "invalid_type"),
+            (json!({ "logit_bias": { "the": 1 } }), "logit_bias", "invalid_type"),
+            (json!({ "logit_bias": { "-1": 1 } }), "logit_bias", "invalid_type"),
+            (json!({ "logit_bias": { "5": "1" } }), "logit_bias.5", "invalid_type"),
+            (json!({ "logit_bias": { "5": 101 } }), "logit_bias", "out_of_range"),
+            (json!({ "logit_bias": { "5": 1, "05": 2 } }), "logit_bias", "out_of_range"),
+            (json!({ "logit_bias": (0..2_000).map(|id| (id.to_string(), json!(1))).collect::<Map<_, _>>() }), "logit_bias", "out_of_range"),
+            (json!({ "stop": vec!["x"; 10_000] }), "stop", "out_of_range"),
             (json!({ "stop": [""] }), "stop", "out_of_range"),
             (json!({ "stop": [1] }), "stop", "invalid_type"),
             (json!({ "stream": "yes" }), "stream", "invalid_type"),
@@ -375,6 +254,41 @@ mod tests {
         for (extra, param, code) in cases {
             let error = read(chat(extra.clone())).err().unwrap_or_else(|| panic!("{extra} was read")).object();
             assert_eq!((&error["param"], &error["code"]), (&json!(param), &json!(code)), "{extra}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_shapes_the_answer_is_read_in_both_forms() {
+        let schema = json!({ "type": "object", "properties": { "z": { "type": "string" }, "a": { "type": "string" } } });
+        let request = read(chat(json!({
+            "logprobs": true, "top_logprobs": 5, "logit_bias": { "11": -100, "5": 0.5 },
+            "response_format": { "type": "json_schema", "json_schema": { "name": "answer", "strict": true, "schema": schema } },
+        })))
+        .unwrap();
+        let params = request.options.params;
+        assert_eq!((params.logprobs, params.logit_bias), (Some(5), vec![(5, 0.5), (11, -100.0)]));
+        let AnswerFormat::JsonSchema { schema } = params.format else { panic!("{:?}", params.format) };
+        assert!(schema.find("\"z\"").unwrap() < schema.find("\"a\"").unwrap(), "the order of the properties is the client's: {schema}");
+
+        let off = read(chat(json!({ "logprobs": null, "top_logprobs": 0, "logit_bias": null, "response_format": null }))).unwrap();
+        assert_eq!((off.options.params.logprobs, off.options.params.format), (None, AnswerFormat::Text));
+        let object = read(chat(json!({ "logprobs": true, "response_format": { "type": "json_object" } }))).unwrap();
+        assert_eq!((object.options.params.logprobs, object.options.params.format), (Some(0), AnswerFormat::JsonObject));
+
+        let text = |extra: Value| {
+            let mut body = json!({ "model": "m", "prompt": "hi" });
+            extra.as_object().unwrap().iter().for_each(|(field, value)| body[field] = value.clone());
+            CompletionRequest::read(body.as_object().unwrap(), 7).map(|request| request.options.params.logprobs)
+        };
+        assert_eq!(text(json!({ "logprobs": 3 })).ok(), Some(Some(3)));
+        assert_eq!(text(json!({ "logprobs": 0 })).ok(), Some(Some(0)));
+        for (extra, param) in [
+            (json!({ "logprobs": 21 }), "logprobs"),
+            (json!({ "logprobs": true }), "logprobs"),
+            (json!({ "top_logprobs": 3 }), "top_logprobs"),
+            (json!({ "response_format": { "type": "json_object" } }), "response_format"),
+        ] {
+            assert_eq!(text(extra).unwrap_err().object()["param"], param);
         }
     }
 
@@ -397,7 +311,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_json_at_all_makes_reading_panic(
-            field in "model|messages|prompt|temperature|top_k|seed|stop|stop_token_ids|max_tokens|stream_options|n|tools|response_format",
+            field in "model|messages|prompt|temperature|top_k|seed|stop|stop_token_ids|max_tokens|stream_options|n|tools|response_format|logprobs|top_logprobs|logit_bias",
             value in any_json(),
         ) {
             let body = chat(json!({ field: value }));

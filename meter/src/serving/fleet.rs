@@ -9,12 +9,13 @@ use daemon::CancellationToken;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
-use wire::node::{AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel};
+use wire::node::{AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel, TokenLogprobs};
 use wire::proof::Window;
 use wire::receipt::ServiceReceipt;
 use wire::{Address, B256, Bytes, OperatorId};
 
 use super::asks::Asks;
+use super::stream::Tokens;
 use crate::ledger::Quarantine;
 
 /// Frames that wait for a slow link; a node that lets so many pile up gets no more.
@@ -24,7 +25,7 @@ pub const OUTGOING_MAX: usize = 256;
 #[derive(Debug)]
 pub enum NodeEvent {
     /// The next tokens, contiguous, never past `max_tokens`.
-    Tokens(Vec<u32>),
+    Tokens(Tokens),
     /// The node's own end of the answer.
     Finished {
         /// Why.
@@ -96,6 +97,37 @@ struct JobSlot {
     events: mpsc::Sender<NodeEvent>,
     next: u32,
     max_tokens: u32,
+    /// Alternatives that the job asks for beside each token, if it asks for log-probabilities.
+    logprobs: Option<u32>,
+}
+
+impl JobSlot {
+    /// Why these are not the next tokens of the job; `None` when they are.
+    fn fault(&self, first: u32, tokens: &[u32], logprobs: Option<&[TokenLogprobs]>) -> Option<String> {
+        if first != self.next {
+            return Some(format!("tokens from {first} on were sent where {} was the next", self.next));
+        }
+        match (self.logprobs, logprobs) {
+            (None, None) => None,
+            (None, Some(_)) => Some("log-probabilities were sent that nobody asked for".to_owned()),
+            (Some(_), None) => Some("log-probabilities were asked for and not sent".to_owned()),
+            (Some(_), Some(given)) if given.len() != tokens.len() => {
+                Some(format!("{} log-probabilities were sent for {} tokens", given.len(), tokens.len()))
+            }
+            (Some(count), Some(given)) => {
+                given.iter().any(|given| !is_possible(given, count)).then(|| format!("log-probabilities that are none, or not {count}"))
+            }
+        }
+    }
+}
+
+/// Whether these can be logarithms of probabilities, `count` alternatives in descending order.
+fn is_possible(given: &TokenLogprobs, count: u32) -> bool {
+    let in_range = |logprob: &f32| (TokenLogprobs::LEAST..=0.0).contains(logprob);
+    given.top.len() == count as usize
+        && in_range(&given.logprob)
+        && given.top.iter().all(|(_, logprob)| in_range(logprob))
+        && given.top.is_sorted_by(|a, b| a.1 >= b.1)
 }
 
 /// Load and speed of a node, for the pool and for dispatch.
@@ -301,12 +333,12 @@ impl Node {
         self.failing.store(true, Ordering::Release);
     }
 
-    /// Passes tokens on to their job. Tokens past `max_tokens` are dropped; a gap or an overlap ends the job.
-    pub fn deliver_tokens(&self, request: B256, first: u32, mut tokens: Vec<u32>) {
+    /// Passes tokens on to their job. Tokens past `max_tokens` are dropped; a gap, an overlap or other log-probabilities than
+    /// were asked for end the job.
+    pub fn deliver_tokens(&self, request: B256, first: u32, mut tokens: Vec<u32>, logprobs: Option<Vec<TokenLogprobs>>) {
         let mut jobs = self.jobs();
         let Some(slot) = jobs.get_mut(&request) else { return };
-        if first != slot.next {
-            let message = format!("tokens from {first} on were sent where {} was the next", slot.next);
+        if let Some(message) = slot.fault(first, &tokens, logprobs.as_deref()) {
             let _ = slot.events.try_send(NodeEvent::Failed { code: FailureCode::Engine, message });
             jobs.remove(&request);
             return;
@@ -317,7 +349,7 @@ impl Node {
         }
         slot.next += tokens.len() as u32;
         // One place a token is reserved, so the channel has room.
-        let _ = slot.events.try_send(NodeEvent::Tokens(tokens));
+        let _ = slot.events.try_send(NodeEvent::Tokens(Tokens { ids: tokens, logprobs: logprobs.unwrap_or_default() }));
     }
 
     /// Passes the last event of a job on. `false` when the node has no such job here.
@@ -379,7 +411,7 @@ impl Lease {
         let request = job.request_id;
         // One place for each token, since frames without any are dropped, and some for the end.
         let (events, receiver) = mpsc::channel(job.params.max_tokens as usize + 4);
-        let slot = JobSlot { events, next: 0, max_tokens: job.params.max_tokens };
+        let slot = JobSlot { events, next: 0, max_tokens: job.params.max_tokens, logprobs: job.params.logprobs };
         self.node.jobs().insert(request, slot);
         self.request = Some(request);
         let sent = self.node.send(FromMeter::Job(job));
@@ -468,20 +500,49 @@ pub(super) mod tests {
         let request = B256::repeat_byte(1);
         let mut lease = node.reserve(3).unwrap();
         let mut events = lease.start(job(request, 3)).unwrap();
-        node.deliver_tokens(request, 0, vec![7, 8]);
-        node.deliver_tokens(request, 2, vec![9, 10, 11]);
+        node.deliver_tokens(request, 0, vec![7, 8], None);
+        node.deliver_tokens(request, 2, vec![9, 10, 11], None);
         for _ in 0..100 {
-            node.deliver_tokens(request, 3, vec![12]);
+            node.deliver_tokens(request, 3, vec![12], None);
         }
-        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens == [7, 8]));
-        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens == [9]));
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens.ids == [7, 8]));
+        assert!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(tokens)) if tokens.ids == [9]));
         assert!(events.try_recv().is_err());
 
         let other = B256::repeat_byte(2);
         let mut lease = node.reserve(3).unwrap();
         let mut events = lease.start(job(other, 3)).unwrap();
-        node.deliver_tokens(other, 1, vec![7]);
+        node.deliver_tokens(other, 1, vec![7], None);
         assert!(matches!(events.try_recv(), Ok(NodeEvent::Failed { code: FailureCode::Engine, .. })));
+    }
+
+    #[test]
+    fn log_probabilities_other_than_asked_for_end_the_job() {
+        let scored = |logprob: f32, top: &[(u32, f32)]| TokenLogprobs { logprob, top: top.to_vec() };
+        let good = scored(-0.5, &[(7, -0.5), (8, -1.5)]);
+        let cases = [
+            (Some(2), Some(vec![good.clone()]), true),
+            (None, None, true),
+            (None, Some(vec![good.clone()]), false),
+            (Some(2), None, false),
+            (Some(2), Some(vec![]), false),
+            (Some(2), Some(vec![good.clone(), good.clone()]), false),
+            (Some(1), Some(vec![good]), false),
+            (Some(2), Some(vec![scored(0.5, &[(7, -0.5), (8, -1.5)])]), false),
+            (Some(2), Some(vec![scored(-0.5, &[(8, -1.5), (7, -0.5)])]), false),
+            (Some(1), Some(vec![scored(-0.5, &[(7, f32::NAN)])]), false),
+            (Some(0), Some(vec![scored(-20_000.0, &[])]), false),
+        ];
+        for (index, (asked, given, good)) in cases.into_iter().enumerate() {
+            let (node, _outbox) = join(&Fleet::default(), facts(1, false, 2), 10).unwrap();
+            let request = B256::repeat_byte(1);
+            let mut lease = node.reserve(3).unwrap();
+            let mut asking = job(request, 3);
+            asking.params.logprobs = asked;
+            let mut events = lease.start(asking).unwrap();
+            node.deliver_tokens(request, 0, vec![7], given);
+            assert_eq!(matches!(events.try_recv(), Ok(NodeEvent::Tokens(_))), good, "case {index}");
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn read(node: &Node, source: &mut Source, claims: mpsc::Sender<Claim>) -> 
         };
         match frame {
             FromNode::Hello(_) => return LinkEnd::refused("protocol", "a second hello"),
-            FromNode::Tokens { request_id, first, tokens } => node.deliver_tokens(request_id, first, tokens),
+            FromNode::Tokens { request_id, first, tokens, logprobs } => node.deliver_tokens(request_id, first, tokens, logprobs),
             FromNode::Failed { request_id, code, message } => {
                 node.deliver_end(request_id, NodeEvent::Failed { code, message });
             }

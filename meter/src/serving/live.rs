@@ -12,7 +12,7 @@ use super::audits::{Case, Drawn};
 use super::fleet::{Lease, Node, NodeEvent};
 use super::receipt::{self, Claim};
 use super::request::{AnswerEnd, AnswerEvent, Interruption, Outcome, ServeError, ServedBy, Walk, with_retries};
-use super::stream::AnswerStream;
+use super::stream::{AnswerStream, Piece, Tokens};
 use crate::ledger::{Capture, CaptureError, Captured, DispatchRecord, LedgerError};
 
 /// Between two notes of how much arrived.
@@ -24,7 +24,7 @@ pub(super) struct Live {
     from_node: mpsc::Receiver<NodeEvent>,
     template: ServiceReceipt,
     answer: AnswerStream,
-    first: Vec<u32>,
+    first: Tokens,
     started: Instant,
     first_token: Instant,
 }
@@ -150,7 +150,7 @@ impl Live {
         } else if interruption.is_some_and(|cause| cause != Interruption::Draining) {
             self.lease.node().failed();
         }
-        send_text(walk, self.answer.finish());
+        send_piece(walk, self.answer.finish());
         self.charge(walk, end, interruption, claim).await
     }
 
@@ -159,7 +159,7 @@ impl Live {
         let rooms = walk.serving.rooms();
         let limits = &rooms.limits;
         let first = std::mem::take(&mut self.first);
-        send_text(walk, self.answer.push(&first));
+        send_piece(walk, self.answer.push(first));
         let (idle, total) = (Duration::from_millis(limits.idle_timeout_ms), self.started + Duration::from_millis(limits.total_timeout_ms));
         let mut checkpoint = interval(CHECKPOINT);
         checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,7 +179,7 @@ impl Live {
                 },
                 event = self.from_node.recv() => match event {
                     Some(NodeEvent::Tokens(tokens)) => {
-                        send_text(walk, self.answer.push(&tokens));
+                        send_piece(walk, self.answer.push(tokens));
                         idle_until = Instant::now() + idle;
                     }
                     Some(NodeEvent::Finished { finish_reason, receipt, signature }) => {
@@ -209,7 +209,7 @@ impl Live {
             while let Some(event) = self.from_node.recv().await {
                 match event {
                     NodeEvent::Tokens(tokens) => {
-                        let _ = self.answer.push(&tokens);
+                        let _ = self.answer.push(tokens);
                         // It goes on although the answer is over.
                         if !std::mem::replace(&mut cancelled, true) {
                             node.send(cancel.clone());
@@ -337,10 +337,10 @@ fn end_by_node(reason: FinishReason) -> (AnswerEnd, Option<Interruption>) {
     }
 }
 
-fn send_text(walk: &Walk, text: String) {
-    if !text.is_empty() {
+fn send_piece(walk: &Walk, piece: Piece) {
+    if piece != Piece::default() {
         // One place a token is reserved, so the channel has room; an error means the client is gone, and cancels.
-        let _ = walk.events.try_send(AnswerEvent::Text(text));
+        let _ = walk.events.try_send(AnswerEvent::Text(piece));
     }
 }
 

@@ -15,6 +15,7 @@ use super::catalog::Model;
 use super::dispatch::{DispatchError, Need};
 use super::hold::{self, AnswerLength, HoldFor, Payer, Reservation};
 use super::live::{self, Live};
+use super::stream::Piece;
 use super::{Place, Serving};
 use crate::ledger::{HoldRefusal, LedgerError, ReceiptState};
 
@@ -58,7 +59,7 @@ pub enum AnswerEvent {
     /// The first token is here.
     Started(ServedBy),
     /// More text.
-    Text(String),
+    Text(Piece),
     /// The answer is whole, and its charge durable.
     Done(Box<Outcome>),
     /// There is no answer, or no more of it. With an outcome, that much arrived and is charged.

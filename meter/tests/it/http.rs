@@ -197,7 +197,7 @@ async fn a_stopping_meter_finishes_what_runs_and_takes_nothing_new() {
     network.stop.cancel();
     until("drain", || std::future::ready((!network.serving.admits()).then_some(()))).await;
     let tokens = turn("done");
-    node.say(wire::node::FromNode::Tokens { request_id: job.request_id, first: 0, tokens: tokens.clone() });
+    node.say(wire::node::FromNode::Tokens { request_id: job.request_id, first: 0, tokens: tokens.clone(), logprobs: None });
     let (status, body) = running.await.unwrap();
     assert_eq!((status, &body["choices"][0]["message"]["content"]), (StatusCode::OK, &json!("done")));
     tokio::time::timeout(DEADLINE, network.served).await.expect("the meter stops").unwrap();

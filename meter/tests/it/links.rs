@@ -26,7 +26,7 @@ async fn only_registered_nodes_of_our_models_and_protocol_are_let_in() {
     let registered = Plan::saying("x");
     network.register(OPERATOR, registered.signer.address()).await;
     let change = |hello: fn(&mut wire::node::Hello)| Plan { hello, ..registered.clone() };
-    assert_eq!(refused(change(|hello| hello.protocol = 2)).await, "protocol");
+    assert_eq!(refused(change(|hello| hello.protocol += 1)).await, "protocol");
     assert_eq!(refused(change(|hello| hello.capacity = 0)).await, "protocol");
     assert_eq!(refused(change(|hello| hello.node = Address::repeat_byte(9))).await, "signature");
     assert_eq!(refused(change(|hello| hello.operator.0 += 1)).await, "not_registered");
@@ -124,7 +124,7 @@ async fn a_malformed_frame_ends_the_link_and_a_gap_ends_only_its_job() {
     let node = FakeNode::join(&network, Plan::new(|_| vec![Step::Tokens(words("one"))])).await;
     let request = tokio::spawn(answered(network.chat(&payer, json!({}))));
     let job = node.until("job", |heard| heard.jobs.first().cloned()).await;
-    node.say(FromNode::Tokens { request_id: job.request_id, first: 99, tokens: vec![1] });
+    node.say(FromNode::Tokens { request_id: job.request_id, first: 99, tokens: vec![1], logprobs: None });
     let (status, body) = request.await.unwrap();
     assert_eq!((status, &body["error"]["code"]), (StatusCode::BAD_GATEWAY, &json!("answer_broke_off")));
     assert!(!node.heard().closed);

@@ -10,3 +10,4 @@ mod http; // the accept loop and the other resources
 mod links; // who may link, and what late receipts become
 mod network; // a meter with its ledger and payers
 mod node; // a scripted node
+mod sampling; // what shapes an answer

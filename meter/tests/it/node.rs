@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use wire::node::{
     AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL,
-    ReceiptOutcome, SUBPROTOCOL, ServedModel,
+    ReceiptOutcome, SUBPROTOCOL, ServedModel, TokenLogprobs,
 };
 use wire::proof::{self, Window};
 use wire::receipt::{ServiceReceipt, tokens_hash};
@@ -26,6 +26,8 @@ use super::network::{CONTEXT_TOKENS, MODEL, Network, OPERATOR, deployment, model
 pub enum Step {
     /// Sends these.
     Tokens(Vec<u32>),
+    /// Sends these, each with the log-probability −1/2 and as many alternatives as the job asks for: ids from 97 on, from −1/2 down.
+    Scored(Vec<u32>),
     /// Ends with a true receipt.
     Finish(FinishReason),
     /// Ends with a receipt changed like this, signed by the node, or by somebody else.
@@ -245,7 +247,15 @@ impl Life {
                     let Some((_, sent)) = self.sent.get_mut(&request_id) else { break };
                     let first = sent.len() as u32;
                     sent.extend(&tokens);
-                    self.send(&FromNode::Tokens { request_id, first, tokens }).await;
+                    self.send(&FromNode::Tokens { request_id, first, tokens, logprobs: None }).await;
+                }
+                Step::Scored(tokens) => {
+                    let Some((job, sent)) = self.sent.get_mut(&request_id) else { break };
+                    let first = sent.len() as u32;
+                    sent.extend(&tokens);
+                    let top: Vec<(u32, f32)> = (0..job.params.logprobs.unwrap_or(0)).map(|i| (97 + i, -0.5 - i as f32)).collect();
+                    let logprobs = Some(tokens.iter().map(|_| TokenLogprobs { logprob: -0.5, top: top.clone() }).collect());
+                    self.send(&FromNode::Tokens { request_id, first, tokens, logprobs }).await;
                 }
                 Step::Finish(reason) => self.finish(request_id, reason, |_| {}, None).await,
                 Step::FinishAs(change, signer) => self.finish(request_id, FinishReason::Stop, change, signer).await,

@@ -33,7 +33,7 @@ fn client() -> Result<PathBuf> {
 }
 
 #[test]
-fn the_unmodified_openai_client_chats_streams_lists_models_and_sees_each_kind_of_error() -> Result<()> {
+fn the_unmodified_openai_client_chats_streams_gets_log_probabilities_and_json_and_sees_each_kind_of_error() -> Result<()> {
     let client = client()?;
     Scene::play("openai", 1, false, |scene| {
         let depositor = scene.funded("depositor", &Terms::DEMO)?;
@@ -44,7 +44,7 @@ fn the_unmodified_openai_client_chats_streams_lists_models_and_sees_each_kind_of
         python.env("KEY_FILE", &depositor.api_key_file).env("POOR_KEY_FILE", &poor.api_key_file);
         python.env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
         let said = command::capture(&mut python, RUN_LIMIT, &Stop::default())?;
-        ensure!(said.lines().filter(|line| line.starts_with("holds: ")).count() == 14, "{said}");
+        ensure!(said.lines().filter(|line| line.starts_with("holds: ")).count() == 27, "{said}");
 
         await_that("all receipts to be settled", || Ok(receipts(scene, &depositor)?.iter().all(|receipt| receipt["state"] == "settled")))?;
         Books::read(scene, &[depositor, poor])?.balance()

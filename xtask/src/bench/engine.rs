@@ -135,11 +135,15 @@ struct Peer {
 impl Peer {
     /// Installs it once. `None`: it can't be had here.
     fn ready(workspace: &Workspace, stop: &Stop) -> Result<Option<Self>> {
-        tools::require("python3", "Python 3.9 or later with venv: https://www.python.org, or your system's packages `python3` and `python3-venv`")?;
+        tools::require(
+            "python3",
+            "Python 3.9 or later with venv: https://www.python.org, or your system's packages `python3` and `python3-venv`",
+        )?;
         let folder = workspace.home().join("peers").join("llama_cpp");
         let python = folder.join("bin").join("python");
         let script = workspace.root.join("test").join("parity").join("bench_llama_cpp.py");
-        let installed = || Command::new(&python).args(["-c", "import llama_cpp, numpy"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+        let installed =
+            || Command::new(&python).args(["-c", "import llama_cpp, numpy"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
         if !installed() {
             eprintln!("installing {PEER}; it is compiled here, which takes some minutes");
             fs::create_dir_all(workspace.home().join("peers")).context("cannot create the folder of peers")?;

@@ -4,6 +4,7 @@
 //! also the chunks of the contract's softmax: each gives its greatest score, the sum of its weights and its weighted values,
 //! and chunks are merged in ascending order. So the order of every sum is that of the positions, whatever stands in a batch.
 #![allow(unsafe_code)] // Raw rows inside bounds that the safe entry point asserts.
+#![allow(clippy::needless_range_loop)] // Indices name the same register in several arrays.
 
 use super::isa::dispatch;
 use super::lanes::{Isa, LANES, Lanes};

@@ -80,7 +80,7 @@ unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels
         let mut token = 0;
         macro_rules! tiles {
             ($($size:literal)*) => {$(
-                while token + $size <= tokens {
+                while tokens - token >= $size {
                     // SAFETY: `$size` tokens from `token` on are inside the activations and the output.
                     unsafe {
                         let products = if token == 0 {

@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod exps;
 mod isa;
 mod lanes;
 mod math;
@@ -17,6 +18,7 @@ use alloy::primitives::B256;
 
 use activations::{ActivationRow, Activations};
 use attention::{Reach, Stored};
+pub(crate) use exps::weights;
 pub use lanes::Isa;
 pub(crate) use math::exp;
 use matmul::{Epilogue, Output};

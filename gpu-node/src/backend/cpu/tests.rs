@@ -159,7 +159,7 @@ fn attended(isa: Isa, threads: usize, shape: AttentionShape, tokens: usize, cut:
         let mut v = filled(&backend, kv_dim, &v[first * kv_dim..end * kv_dim]);
         let rows: Vec<Row> = (first..end).map(|position| Row { sequence: 0, position }).collect();
         let mut out = backend.tensor(1, q_dim).unwrap();
-        let extras = seed % 2 == 0;
+        let extras = seed.is_multiple_of(2);
         let qkv = Projections {
             q: &mut q,
             k: &mut k,
@@ -263,7 +263,10 @@ mod documented {
         assert_eq!(vectors["contract"], NUMERIC_CONTRACT);
         let block: [f32; BLOCK] = f32s(&vectors["weights"]["in"]).try_into().unwrap();
         let (scale, q) = panels::quantize_block(&block);
-        assert_eq!((format!("{:04x}", scale.to_bits()), q.to_vec()), (vectors["weights"]["scale"].as_str().unwrap().into(), bytes(&vectors["weights"]["q"])));
+        assert_eq!(
+            (format!("{:04x}", scale.to_bits()), q.to_vec()),
+            (vectors["weights"]["scale"].as_str().unwrap().into(), bytes(&vectors["weights"]["q"]))
+        );
 
         let mut backend = CpuBackend::new(1);
         let x = filled(&backend, BLOCK, &f32s(&vectors["activations"]["in"]));

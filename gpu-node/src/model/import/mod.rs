@@ -228,6 +228,9 @@ fn map_source(path: &Path) -> Result<Mmap, ImportError> {
 
 fn write_json(dir: &Path, name: &str, value: &Value) -> Result<(), ImportError> {
     let path = dir.join(name);
-    let text = serde_json::to_string_pretty(value).map_err(|e| ImportError::Io { path: path.clone(), source: e.into() })?;
+    // The engine's identity covers these bytes: their order must not hang on which crates are compiled beside this one.
+    let mut value = value.clone();
+    value.sort_all_objects();
+    let text = serde_json::to_string_pretty(&value).map_err(|e| ImportError::Io { path: path.clone(), source: e.into() })?;
     fs::write(&path, text + "\n").map_err(ImportError::io(&path))
 }

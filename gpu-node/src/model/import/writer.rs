@@ -136,7 +136,10 @@ fn header_bytes(specs: &[TensorSpec]) -> Vec<u8> {
         header.insert(name, json!({"dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [offset, end]}));
         offset = end;
     }
-    let mut json = Value::Object(header).to_string().into_bytes();
+    let mut header = Value::Object(header);
+    // The order of keys is part of the model root; it must not hang on which crates are compiled beside this one.
+    header.sort_all_objects();
+    let mut json = header.to_string().into_bytes();
     json.resize((json.len() + 8).next_multiple_of(64) - 8, b' ');
     let mut out = (json.len() as u64).to_le_bytes().to_vec();
     out.extend(json);
