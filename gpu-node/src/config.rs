@@ -12,6 +12,7 @@ use wire::OperatorId;
 use wire::deployment::Deployment;
 
 use crate::link::{LinkLimits, LinkTimings, MeterUrl};
+use crate::proof::store::ProofLimits;
 
 /// Where the config is looked for when no flag says otherwise.
 pub const DEFAULT_PATH: &str = "gpu-node.toml";
@@ -57,6 +58,9 @@ pub struct Config {
     /// How it is computed.
     #[serde(default)]
     pub engine: ComputeConfig,
+    /// What is kept of proofs, and audits of other nodes.
+    #[serde(default)]
+    pub proofs: ProofConfig,
     /// Where the contracts are.
     pub chain: ChainConfig,
     /// Log lines.
@@ -91,6 +95,31 @@ pub struct ComputeConfig {
 impl Default for ComputeConfig {
     fn default() -> Self {
         Self { threads: 0, kv_memory_mib: 2_048, prefill_chunk_tokens: 64, context_tokens: None }
+    }
+}
+
+/// The `[proofs]` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProofConfig {
+    /// All kept windows together.
+    pub kept_mib: u64,
+    /// How long windows are served after the signature.
+    pub kept_days: u64,
+    /// Audits that wait, for each model; more are refused. Asked only of a meter's fallback hardware.
+    pub audits_waiting_max: usize,
+}
+
+impl Default for ProofConfig {
+    fn default() -> Self {
+        Self { kept_mib: 256, kept_days: 30, audits_waiting_max: 16 }
+    }
+}
+
+impl ProofConfig {
+    /// In bytes and seconds.
+    pub fn limits(&self) -> ProofLimits {
+        ProofLimits { bytes_max: self.kept_mib.saturating_mul(1 << 20), keep_s: self.kept_days.saturating_mul(86_400) }
     }
 }
 

@@ -14,6 +14,7 @@ use gpu_node::operator::perplexity::PerplexityArgs;
 use gpu_node::operator::register::RegisterArgs;
 use gpu_node::operator::run::RunArgs;
 use gpu_node::operator::status::StatusArgs;
+use gpu_node::operator::verify::VerifyArgs;
 
 /// Serve open models to the ParalleliX network
 #[derive(Debug, Parser)]
@@ -27,8 +28,9 @@ use gpu_node::operator::status::StatusArgs;
   gpu-node register --owner-keystore owner.json --owner-password-file owner.password
   gpu-node doctor
   gpu-node run
-  gpu-node status --json",
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 you have to act first, 4 chain, meter or node does not answer."
+  gpu-node status --json
+  gpu-node verify proof.json --answer answer.json --model models/smollm2-135m-instruct",
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 you have to act first, 4 chain, meter or node does not answer, 5 a receipt does not verify."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -50,6 +52,7 @@ enum Command {
     Bench(BenchArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
+    Verify(VerifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Perplexity(args) => args.run(),
+        Command::Verify(args) => args.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -128,5 +128,6 @@ fn capture(request_id: B256, account: AccountId, started_at: u64, amount: Credit
         node: Address::repeat_byte(2),
         fallback: false,
         finish_reason: "stop".to_owned(),
+        audit: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The meter's config file: what it is, what each limit is for, and the checks that need no network.
 
+mod audits;
 mod limits;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use wire::{Address, B256, OperatorId};
 
 use crate::identity::IdentitySettings;
 
+pub use audits::{AuditSettings, RATE_BPS_MAX};
 pub use limits::Limits;
 
 /// Most models of one meter; bounds the labels of metrics.
@@ -44,6 +46,9 @@ pub struct Config {
     pub identity: IdentitySettings,
     /// What is served, at what price.
     pub models: Vec<ModelConfig>,
+    /// Which answers are computed again.
+    #[serde(default)]
+    pub audits: AuditSettings,
     /// Everything that is bounded.
     #[serde(default)]
     pub limits: Limits,
@@ -186,6 +191,7 @@ impl Config {
                 return Err(ConfigError::ModelTwice { model: model.id.clone() });
             }
         }
+        self.audits.check()?;
         self.limits.check()
     }
 
@@ -353,8 +359,14 @@ pub enum ConfigError {
         /// By how much.
         error: wire::AmountError,
     },
+    /// More than all.
+    #[error("`audits.rate_bps` is {rate_bps}, it must be 0 to {RATE_BPS_MAX}")]
+    AuditRate {
+        /// What was written.
+        rate_bps: u32,
+    },
     /// A limit that lets nothing through.
-    #[error("`limits.{field}` is 0, it must be 1 or more")]
+    #[error("`{field}` is 0, it must be 1 or more")]
     ZeroLimit {
         /// Which one.
         field: &'static str,
@@ -381,6 +393,7 @@ mod tests {
         let config = parse(&example());
         config.check().unwrap();
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+        assert_eq!(format!("{:?}", config.audits), format!("{:?}", AuditSettings::default()));
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
         assert_eq!(config.ledger.instance, instance());
@@ -394,6 +407,8 @@ mod tests {
             ("finalized = true", "finalized = true\nconfirmations = 3", "chain.confirmations"),
             ("context_tokens = 8192", "context_tokens = 1", "context_tokens is 1"),
             ("idle_timeout_ms = 30_000", "idle_timeout_ms = 0", "idle_timeout_ms"),
+            ("rate_bps = 200", "rate_bps = 10_001", "audits.rate_bps"),
+            ("timeout_ms = 120_000", "timeout_ms = 0", "audits.timeout_ms"),
             ("instance = \"meter-1\"", "instance = \"a b\"", "ledger.instance"),
             ("id = \"smollm2-135m-instruct\"", "id = \"two words\"", "no model id"),
         ];

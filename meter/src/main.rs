@@ -1,5 +1,7 @@
 //! The `meter` command.
 
+mod quarantine;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,11 +18,12 @@ use daemon::keystore::{self, KeyCommand};
 use daemon::{CancellationToken, logs, shutdown};
 use meter::api::{self, ApiState, listener};
 use meter::chain::{Depth, Mirror, MirrorSettings, MirrorStatus};
-use meter::config::Config;
+use meter::config::{Config, RATE_BPS_MAX};
 use meter::identity::{Identity, Neighbours, RpcContractWallets};
 use meter::ledger::{InstanceId, Ledger, LedgerSettings};
 use meter::serving::catalog::Catalog;
 use meter::serving::{Parts, Serving};
+use quarantine::QuarantineCommand;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use wire::deployment::Deployment;
@@ -36,6 +39,7 @@ Examples:
   meter check --config meter.toml
   meter run --config meter.toml
   meter audit --config meter.toml --json
+  meter quarantine list --config meter.toml
 ";
 
 /// The coordinator of ParalleliX AI: holds and captures credits, sends requests to nodes, answers clients.
@@ -72,6 +76,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Nodes that failed an audit: list them, show what was settled, clear one.
+    Quarantine {
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
     /// Make, import or name an encrypted key.
     Key {
         #[command(subcommand)]
@@ -85,6 +94,7 @@ fn main() -> ExitCode {
         Command::Run { config } => block_on(run(&config)),
         Command::Check { config, json } => check(&config, json),
         Command::Audit { config, json } => block_on(audit(&config, json)),
+        Command::Quarantine { command } => block_on(quarantine(&command)),
         Command::Key { command } => command.run().map_err(Into::into).map(|address| {
             println!("{address}");
             ExitCode::SUCCESS
@@ -163,6 +173,8 @@ async fn assemble(
         deployment,
         fallback_operators: config.network.fallback_operators.iter().copied().collect(),
         limits: config.limits.clone(),
+        audits: config.audits,
+        lot: Arc::new(|| rand::random_range(0..RATE_BPS_MAX)),
         clock,
     });
     let keepers: BTreeSet<_> = config.network.keepers.iter().copied().collect();
@@ -243,11 +255,21 @@ fn check(path: &Path, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn audit(path: &Path, json: bool) -> Result<ExitCode> {
+async fn quarantine(command: &QuarantineCommand) -> Result<ExitCode> {
+    let ledger = open_beside(command.config()).await?;
+    let done = command.run(&ledger).await;
+    ledger.close().await;
+    done
+}
+
+/// The ledger under a name of its own, so that the meter that runs beside it keeps its holds.
+async fn open_beside(path: &Path) -> Result<Ledger> {
     let config = Config::load(path)?;
-    // A name of its own, so that the meter that runs beside it keeps its holds.
-    let instance = InstanceId(format!("audit-{}", std::process::id()));
-    let ledger = open_ledger(&config, instance, SystemClock::shared()).await?;
+    open_ledger(&config, InstanceId(format!("beside-{}", std::process::id())), SystemClock::shared()).await
+}
+
+async fn audit(path: &Path, json: bool) -> Result<ExitCode> {
+    let ledger = open_beside(path).await?;
     let report = ledger.audit().await?;
     ledger.close().await;
 

@@ -13,6 +13,7 @@ pub mod deployment;
 pub mod merkle; // section 4: tree of receipts
 pub mod node; // section 6: messages between meter and node
 pub mod params; // section 6.3: sampling parameters and their canonical bytes
+pub mod proof; // section 5: proof windows under a receipt's root
 pub mod receipt; // section 5: the service receipt and its hashes
 pub mod rows; // section 3.1: packed settlement rows
 pub mod settlement; // section 9: feed and batch, between meter and keeper

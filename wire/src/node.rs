@@ -3,6 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::Window;
 use crate::receipt::ServiceReceipt;
 use crate::typed;
 use crate::{AccountId, ModelRate, OperatorId};
@@ -70,6 +71,59 @@ pub enum FromMeter {
         /// What became of it.
         outcome: ReceiptOutcome,
     },
+    /// Send the windows under a receipt's proof root; answered with `proof`.
+    ProofRequest {
+        /// Which request.
+        request_id: B256,
+    },
+    /// Compute somebody else's answer again; answered with `audit_result`. Only to fallback hardware.
+    Audit(AuditJob),
+}
+
+/// An answer to be computed again. The auditor is not told what it should find.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditJob {
+    /// Names this audit on this link; random, and not the request's id.
+    pub audit_id: B256,
+    /// Which of the node's models.
+    pub model: String,
+    /// Token ids of the rendered prompt.
+    pub prompt: Vec<u32>,
+    /// Token ids of the answer as they arrived.
+    pub completion: Vec<u32>,
+    /// How they should have been sampled.
+    pub params: SamplingParams,
+}
+
+/// What an auditor found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AuditOutcome {
+    /// The whole sequence was computed.
+    Computed {
+        /// As the auditor computed them; the meter compares their root.
+        windows: Vec<Window>,
+        /// The first token that the parameters do not draw here; none when all are.
+        first_wrong: Option<WrongToken>,
+    },
+    /// Nothing was computed.
+    Refused {
+        /// Why; shown to nobody but operators.
+        message: String,
+    },
+}
+
+/// A token that the sampler does not draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrongToken {
+    /// Index in the answer.
+    pub index: u32,
+    /// In the answer.
+    pub found: u32,
+    /// What is drawn there; none when nothing can be, or the answer had ended before.
+    pub drawn: Option<u32>,
 }
 
 /// What the meter did with a receipt.
@@ -160,6 +214,20 @@ pub enum FromNode {
     },
     /// How the node is doing.
     Status(NodeStatus),
+    /// Answer to `proof_request`.
+    Proof {
+        /// Which request.
+        request_id: B256,
+        /// All windows in order; none when the node does not keep them any more.
+        windows: Option<Vec<Window>>,
+    },
+    /// Answer to `audit`.
+    AuditResult {
+        /// Which audit.
+        audit_id: B256,
+        /// What was found.
+        result: AuditOutcome,
+    },
 }
 
 /// Natural logarithms of probabilities at one token of an answer, before penalties, bias and temperature. None is below

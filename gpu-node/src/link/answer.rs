@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use wire::B256;
 use wire::node::{FailureCode, FinishReason, FromNode, Job, TokenLogprobs};
+use wire::proof::{self, Window};
 
 use super::Node;
 use super::serve::{Cancel, ServeEvent, ServeJob, ServingModel};
@@ -37,7 +38,7 @@ pub(super) struct Answering {
 }
 
 enum End {
-    Finished { reason: FinishReason, proof_root: B256 },
+    Finished { reason: FinishReason, windows: Vec<Window> },
     Failed { code: FailureCode, message: String },
 }
 
@@ -60,8 +61,11 @@ impl Answering {
         metrics::counter!("node_completion_tokens_total").increment(completion_tokens as u64);
         metrics::counter!("node_prompt_tokens_total").increment(prompt_tokens as u64);
         let (frame, outcome) = match end {
-            End::Finished { reason, proof_root } => {
-                answer.proof_root = proof_root;
+            End::Finished { reason, windows } => {
+                answer.proof_root = proof::root(&windows);
+                if !windows.is_empty() {
+                    self.node.keep_proof(request_id, windows).await;
+                }
                 let outcome = format!("{reason:?}").to_lowercase();
                 (self.finished(answer, reason, linked).await, outcome)
             }
@@ -104,7 +108,7 @@ impl Answering {
                         completion.extend(ids);
                         scores.extend(logprobs);
                     }
-                    ServeEvent::Finished { reason, proof_root } => end = Some(End::Finished { reason, proof_root }),
+                    ServeEvent::Finished { reason, windows } => end = Some(End::Finished { reason, windows }),
                     ServeEvent::Failed { code, message } => end = Some(End::Failed { code, message }),
                 }
             }

@@ -1,10 +1,11 @@
 //! The engine as the link sees it.
 
-use tokio::sync::mpsc;
-use wire::node::AnswerFormat;
+use tokio::sync::{mpsc, oneshot};
+use wire::node::{AnswerFormat, AuditJob, AuditOutcome};
 
-use super::serve::{Serve, ServeEvent, ServeJob, ServeLoad};
+use super::serve::{Audit, Serve, ServeEvent, ServeJob, ServeLoad};
 use crate::engine::{EngineEvent, EngineHandle, EngineJob};
+use crate::proof::auditor::Auditor;
 
 /// Events between engine and link; the engine's own channel holds the rest, at most one for each token.
 const EVENTS_MAX: usize = 64;
@@ -45,12 +46,18 @@ impl Serve for EngineHandle {
     }
 }
 
+impl Audit for Auditor {
+    fn submit(&self, job: AuditJob) -> oneshot::Receiver<AuditOutcome> {
+        Auditor::submit(self, job)
+    }
+}
+
 /// Ends with the answer, or when nobody listens any more, which cancels it.
 async fn forward(mut from_engine: mpsc::Receiver<EngineEvent>, events: mpsc::Sender<ServeEvent>) {
     while let Some(event) = from_engine.recv().await {
         let event = match event {
             EngineEvent::Tokens { ids, logprobs } => ServeEvent::Tokens { ids, logprobs },
-            EngineEvent::Finished(finished) => ServeEvent::Finished { reason: finished.reason, proof_root: finished.proof_root },
+            EngineEvent::Finished(finished) => ServeEvent::Finished { reason: finished.reason, windows: finished.windows },
             EngineEvent::Failed(failure) => ServeEvent::Failed { code: wire::node::FailureCode::Engine, message: failure.to_string() },
         };
         if events.send(event).await.is_err() {

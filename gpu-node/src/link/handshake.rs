@@ -112,5 +112,7 @@ pub(super) fn name(frame: &FromMeter) -> &'static str {
         FromMeter::Cancel { .. } => "cancel",
         FromMeter::SignReceipt { .. } => "sign_receipt",
         FromMeter::ReceiptAck { .. } => "receipt_ack",
+        FromMeter::ProofRequest { .. } => "proof_request",
+        FromMeter::Audit(_) => "audit",
     }
 }

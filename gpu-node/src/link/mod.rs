@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use wire::deployment::Deployment;
 use wire::node::{Device, Hello, NodeStatus, PROTOCOL, ServedModel};
+use wire::proof::Window;
 use wire::receipt::ServiceReceipt;
 use wire::typed::{self, TypedError};
 use wire::{Address, B256, Bytes, OperatorId};
@@ -45,6 +46,8 @@ use backoff::Backoff;
 use outbox::{Kept, Outbox, OutboxError};
 use serve::ServingModel;
 use served::Served;
+
+use crate::proof::store::ProofStore;
 
 /// A number in [0, 1), uniform: spreads reconnects.
 pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
@@ -73,6 +76,15 @@ pub struct LinkLimits {
     pub timings: LinkTimings,
 }
 
+/// What a node keeps on disk.
+#[derive(Debug)]
+pub struct Stores {
+    /// Signed receipts, until they are acknowledged.
+    pub outbox: Outbox,
+    /// Windows under their proof roots, for a time.
+    pub proofs: ProofStore,
+}
+
 /// The node as its links see it; they share one.
 pub struct Node {
     identity: Identity,
@@ -80,6 +92,7 @@ pub struct Node {
     device: Device,
     limits: LinkLimits,
     outbox: Arc<Outbox>,
+    proofs: Arc<ProofStore>,
     clock: SharedClock,
     jitter: Jitter,
     slots: Arc<Semaphore>,
@@ -94,13 +107,14 @@ impl Node {
         models: Vec<ServingModel>,
         device: Device,
         limits: LinkLimits,
-        outbox: Outbox,
+        stores: Stores,
         clock: SharedClock,
         jitter: Jitter,
     ) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(limits.capacity as usize));
-        let (outbox, served, board) = (Arc::new(outbox), Mutex::default(), Board::default());
-        Arc::new(Self { identity, models, device, limits, outbox, clock, jitter, slots, served, board })
+        let (outbox, proofs) = (Arc::new(stores.outbox), Arc::new(stores.proofs));
+        let (served, board) = (Mutex::default(), Board::default());
+        Arc::new(Self { identity, models, device, limits, outbox, proofs, clock, jitter, slots, served, board })
     }
 
     /// Keeps a link to each of `meters` until `shutdown`; then drains them all: no new job, running answers to their end or
@@ -226,6 +240,34 @@ impl Node {
         }
         metrics::gauge!("node_receipts_unacknowledged").set(self.outbox.len() as f64);
         Ok(signature)
+    }
+
+    /// Keeps the windows of an answer, before its receipt is signed. A disk that fails costs this one proof and nothing else.
+    async fn keep_proof(&self, request_id: B256, windows: Vec<Window>) {
+        let (proofs, now_s) = (Arc::clone(&self.proofs), self.now_s());
+        let stored = tokio::task::spawn_blocking(move || proofs.add(request_id, &windows, now_s)).await;
+        match stored {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%request_id, %error, "proof was not stored"),
+            Err(error) => tracing::error!(%request_id, %error, "proof was not stored"),
+        }
+    }
+
+    /// The windows of an answer, when they are still kept and can be read.
+    async fn kept_proof(&self, request_id: B256) -> Option<Vec<Window>> {
+        let proofs = Arc::clone(&self.proofs);
+        let read = tokio::task::spawn_blocking(move || proofs.get(&request_id)).await;
+        match read {
+            Ok(Ok(windows)) => windows,
+            Ok(Err(error)) => {
+                tracing::error!(%request_id, %error, "proof can't be read");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%request_id, %error, "proof can't be read");
+                None
+            }
+        }
     }
 
     fn address(&self) -> Address {

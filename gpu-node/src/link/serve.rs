@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use wire::B256;
-use wire::node::{FailureCode, FinishReason, SamplingParams, ServedModel, TokenLogprobs};
+use tokio::sync::{mpsc, oneshot};
+use wire::node::{AuditJob, AuditOutcome, FailureCode, FinishReason, SamplingParams, ServedModel, TokenLogprobs};
+use wire::proof::Window;
 
 pub use crate::engine::Cancel;
 
@@ -45,8 +45,8 @@ pub enum ServeEvent {
     Finished {
         /// Why.
         reason: FinishReason,
-        /// Root over the proof windows.
-        proof_root: B256,
+        /// Proof windows; none when the prompt was not computed to its end.
+        windows: Vec<Window>,
     },
     /// The request can't be served, or can't be finished.
     Failed {
@@ -72,6 +72,12 @@ pub struct ServeLoad {
     pub memory_used_bytes: u64,
 }
 
+/// Something that computes other nodes' answers again, for the same model. Implemented by the auditor, and by scripts in tests.
+pub trait Audit: Send + Sync + 'static {
+    /// Queues an audit, bounded; a receiver that ends without a word means that nothing was found out.
+    fn submit(&self, job: AuditJob) -> oneshot::Receiver<AuditOutcome>;
+}
+
 /// A model and the engine that serves it.
 #[derive(Clone)]
 pub struct ServingModel {
@@ -79,4 +85,6 @@ pub struct ServingModel {
     pub model: ServedModel,
     /// Who generates.
     pub engine: Arc<dyn Serve>,
+    /// Who audits other nodes, when this one is some meter's fallback hardware.
+    pub auditor: Arc<dyn Audit>,
 }

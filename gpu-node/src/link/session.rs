@@ -13,7 +13,7 @@ use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use wire::B256;
-use wire::node::{FailureCode, FromMeter, FromNode, Job, ReceiptOutcome};
+use wire::node::{AuditJob, AuditOutcome, FailureCode, FromMeter, FromNode, Job, ReceiptOutcome};
 use wire::receipt::ServiceReceipt;
 
 use super::answer::Answering;
@@ -53,6 +53,7 @@ pub(super) async fn run(node: &Arc<Node>, meter: &MeterUrl, meters: &[String], s
         requests: HashMap::new(),
         tasks: JoinSet::new(),
         phase: Phase::Serving,
+        audits_for: welcome.fallback,
     };
     session.resend(meters);
     session.serve(reader, writing, welcome.heartbeat, shutdown).await
@@ -69,6 +70,8 @@ struct Session {
     requests: HashMap<Id, B256>,
     tasks: JoinSet<()>,
     phase: Phase,
+    /// Whether this meter counts the node as its own hardware, and may have it audit others.
+    audits_for: bool,
 }
 
 struct Running {
@@ -144,6 +147,11 @@ impl Session {
                 self.on_ack(&request_id, outcome);
                 Ok(())
             }
+            FromMeter::ProofRequest { request_id } => {
+                let windows = self.node.kept_proof(request_id).await;
+                self.control(FromNode::Proof { request_id, windows })
+            }
+            FromMeter::Audit(job) => self.on_audit(job),
             frame @ (FromMeter::Challenge { .. } | FromMeter::Welcome { .. } | FromMeter::Refused { .. }) => {
                 Err(LinkError::Order { frame: name(&frame), when: "after the welcome" })
             }
@@ -179,6 +187,29 @@ impl Session {
         self.requests.insert(task, request_id);
         self.running.insert(request_id, Running { cancel, over, task });
         Ok(())
+    }
+
+    /// Passes an audit to the auditor, whose queue is bounded; its answer goes out whenever it comes.
+    fn on_audit(&mut self, job: AuditJob) -> Result<(), LinkError> {
+        let audit_id = job.audit_id;
+        let serving = self.node.models.iter().find(|serving| serving.model.model == job.model);
+        let refusal = match serving {
+            _ if !self.audits_for => "this node audits only for meters whose fallback hardware it is",
+            _ if self.phase != Phase::Serving => "this node is draining",
+            None => "this node does not serve that model",
+            Some(serving) => {
+                let outcome = serving.auditor.submit(job);
+                let answers = self.answers.clone();
+                self.tasks.spawn(async move {
+                    // An auditor that ends without a word found nothing out, and the meter's wait ends by itself.
+                    if let Ok(result) = outcome.await {
+                        let _ = answers.send(Outgoing::Frame(Box::new(FromNode::AuditResult { audit_id, result }))).await;
+                    }
+                });
+                return Ok(());
+            }
+        };
+        self.control(FromNode::AuditResult { audit_id, result: AuditOutcome::Refused { message: refusal.to_owned() } })
     }
 
     fn is_served_now(&self, request_id: &B256) -> bool {

@@ -15,6 +15,8 @@ mod progress;
 pub mod register;
 pub mod run;
 pub mod status;
+pub mod verify;
+mod verify_bench;
 
 use std::fmt::Display;
 use std::future::Future;

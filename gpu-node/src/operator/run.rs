@@ -25,7 +25,9 @@ use crate::config::{Config, ModelConfig};
 use crate::engine::{Engine, EngineConfig, EngineHandle};
 use crate::link::outbox::Outbox;
 use crate::link::serve::ServingModel;
-use crate::link::{Identity, Node};
+use crate::link::{Identity, Node, Stores};
+use crate::proof::auditor::{AuditedModel, Auditor};
+use crate::proof::store::ProofStore;
 
 /// How often readiness follows the links.
 const READINESS_PERIOD: Duration = Duration::from_millis(500);
@@ -87,10 +89,12 @@ async fn serve_jobs(config: &Config, readiness: &Readiness, started: &Started, s
     let deployment = config.deployment()?;
     let signer = keystore::open(&config.keystore, &config.password_file)?;
     let outbox = Outbox::open(&config.state_dir, config.receipts_max)?;
+    let clock = SystemClock::shared();
+    let proofs = ProofStore::open(&config.state_dir.join("proofs"), config.proofs.limits(), clock.now_s())?;
     let operator = operator_of_node(config, &deployment, signer.address()).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %operator, node = %signer.address(), chain_id = deployment.chain_id,
-        admin_listen = %config.admin_listen, unacknowledged_receipts = outbox.len(), "loading models"
+        admin_listen = %config.admin_listen, unacknowledged_receipts = outbox.len(), proofs = proofs.len(), "loading models"
     );
     for meter in config.meters.iter().filter(|meter| meter.is_exposed()) {
         tracing::warn!(%meter, "prompts cross the network in the clear; use https:// for this meter");
@@ -105,10 +109,12 @@ async fn serve_jobs(config: &Config, readiness: &Readiness, started: &Started, s
     };
     readiness.pass("models");
     let device = device(&engines);
-    let serving = engines.iter().map(|(model, engine)| ServingModel { model: model.clone(), engine: Arc::new(engine.clone()) }).collect();
+    let serving =
+        config.models.iter().zip(&engines).map(|(of, engine)| serving_model(config, of, engine)).collect::<anyhow::Result<_>>()?;
     let identity = Identity { operator, signer, deployment };
     let jitter = Arc::new(rand::random::<f64>);
-    let node = Node::new(identity, serving, device, config.link_limits(), outbox, SystemClock::shared(), jitter);
+    let stores = Stores { outbox, proofs };
+    let node = Node::new(identity, serving, device, config.link_limits(), stores, clock, jitter);
     let _ = started.set(Arc::clone(&node));
     tokio::select! {
         () = node.run(&config.meters, stop) => {}
@@ -139,6 +145,12 @@ fn load_engine(config: &Config, model: &ModelConfig) -> anyhow::Result<(ServedMo
         numeric_contract = identity.numeric_contract, took_ms = began.elapsed().as_millis() as u64, "model loaded"
     );
     Ok((served, engine))
+}
+
+fn serving_model(config: &Config, of: &ModelConfig, (model, engine): &(ServedModel, EngineHandle)) -> anyhow::Result<ServingModel> {
+    let audited = AuditedModel { folder: of.path.clone(), model_root: model.model_root, engine: model.engine };
+    let auditor = Auditor::start(audited, config.proofs.audits_waiting_max).context("starting the auditor's thread")?;
+    Ok(ServingModel { model: model.clone(), engine: Arc::new(engine.clone()), auditor: Arc::new(auditor) })
 }
 
 fn engine_config(config: &Config) -> EngineConfig {

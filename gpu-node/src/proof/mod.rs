@@ -1,33 +1,13 @@
 //! Proof windows: digests of final-norm hidden states under a Merkle root (protocol.md section 5).
 
+pub mod auditor; // other nodes' answers, computed again in the background
+pub mod recompute; // one prefill, every window, every draw
+pub mod store; // windows on disk, served on challenge
+pub mod verify; // a receipt against what it is about
+
 use alloy::primitives::{B256, Keccak256, keccak256};
 
-/// Positions of a prompt under one leaf.
-pub const PROMPT_WINDOW: usize = 256;
-/// Positions of a completion under one leaf.
-pub const COMPLETION_WINDOW: usize = 32;
-
-/// One leaf before hashing; served when the root is challenged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    pub index: u32,
-    pub first_position: u32,
-    pub count: u32,
-    /// keccak256 of the digests of the positions, in order.
-    pub digest: B256,
-}
-
-impl Window {
-    /// `keccak256(keccak256(index ‖ first_position ‖ count ‖ digest))`, numbers as 4 bytes little-endian.
-    pub fn leaf(&self) -> B256 {
-        let mut bytes = Vec::with_capacity(44);
-        for number in [self.index, self.first_position, self.count] {
-            bytes.extend(number.to_le_bytes());
-        }
-        bytes.extend(self.digest);
-        keccak256(keccak256(bytes))
-    }
-}
+pub use wire::proof::{COMPLETION_WINDOW, PROMPT_WINDOW, Window, root as proof_root};
 
 /// keccak256 of a position's final-norm hidden state, little-endian f32. `None` when an element is not finite: such a state
 /// says nothing, and no answer is drawn from it.
@@ -57,12 +37,6 @@ pub fn windows(prompt_tokens: usize, digests: &[B256]) -> Vec<Window> {
             window
         })
         .collect()
-}
-
-/// `proofRoot` of the receipt; zero without windows.
-pub fn proof_root(windows: &[Window]) -> B256 {
-    let leaves: Vec<B256> = windows.iter().map(Window::leaf).collect();
-    wire::merkle::root(&leaves).unwrap_or(B256::ZERO)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ async fn a_whole_job_ends_with_the_receipt_that_the_meter_expects() {
         prompt_hash: tokens_hash(&job.prompt),
         completion_hash: tokens_hash(&answer),
         params_hash: job.params.hash(),
-        proof_root: B256::repeat_byte(0xcc),
+        proof_root: wire::proof::root(&rig::windows()),
         started_at: job.started_at,
         served_at: NOW_S,
     };

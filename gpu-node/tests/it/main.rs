@@ -8,9 +8,11 @@ mod jobs;
 mod links;
 mod outbox;
 mod process;
+mod proofs;
 mod receipts;
 mod rig;
 mod terms;
 mod tiny;
+mod verify;
 #[path = "../common/weights.rs"]
 mod weights;

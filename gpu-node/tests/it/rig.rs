@@ -11,17 +11,21 @@ use daemon::CancellationToken;
 use daemon::clock::ManualClock;
 use futures_util::{SinkExt, StreamExt};
 use gpu_node::link::outbox::Outbox;
-use gpu_node::link::serve::{Serve, ServeEvent, ServeJob, ServeLoad, ServingModel};
-use gpu_node::link::{Identity, LinkLimits, LinkState, LinkTimings, MeterUrl, Node};
+use gpu_node::link::serve::{Audit, Serve, ServeEvent, ServeJob, ServeLoad, ServingModel};
+use gpu_node::link::{Identity, LinkLimits, LinkState, LinkTimings, MeterUrl, Node, Stores};
+use gpu_node::proof::store::{ProofLimits, ProofStore};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use wire::deployment::Deployment;
-use wire::node::{Device, FinishReason, FromMeter, FromNode, Hello, Job, PROTOCOL, SUBPROTOCOL, SamplingParams, ServedModel};
+use wire::node::{
+    AuditJob, AuditOutcome, Device, FinishReason, FromMeter, FromNode, Hello, Job, PROTOCOL, SUBPROTOCOL, SamplingParams, ServedModel,
+};
+use wire::proof::Window;
 use wire::{AccountId, Address, B256, ModelRate, OperatorId};
 
 /// Seconds since the epoch at the start of every test.
@@ -100,14 +104,31 @@ impl Serve for ScriptedEngine {
     }
 }
 
+/// What the scripted engine proves.
+pub fn windows() -> Vec<Window> {
+    let window = |index: u32| Window { index, first_position: 3 * index, count: 3, digest: B256::repeat_byte(0xcc) };
+    vec![window(0), window(1)]
+}
+
+/// The auditor that the test plays: each audit comes with the channel for its outcome.
+pub struct ScriptedAuditor(mpsc::UnboundedSender<(AuditJob, oneshot::Sender<AuditOutcome>)>);
+
+impl Audit for ScriptedAuditor {
+    fn submit(&self, job: AuditJob) -> oneshot::Receiver<AuditOutcome> {
+        let (reply, outcome) = oneshot::channel();
+        self.0.send((job, reply)).unwrap();
+        outcome
+    }
+}
+
 impl Submitted {
     pub async fn tokens(&self, tokens: &[u32]) {
         soon("room for tokens", self.events.send(ServeEvent::Tokens { ids: tokens.to_vec(), logprobs: Vec::new() })).await.unwrap();
     }
 
     pub async fn finish(self, reason: FinishReason) {
-        let proof_root = B256::repeat_byte(0xcc);
-        soon("room for the end", self.events.send(ServeEvent::Finished { reason, proof_root })).await.unwrap();
+        let windows = windows();
+        soon("room for the end", self.events.send(ServeEvent::Finished { reason, windows })).await.unwrap();
     }
 
     pub async fn cancelled(&self) {
@@ -119,6 +140,7 @@ pub struct Rig {
     pub node: Arc<Node>,
     pub signer: PrivateKeySigner,
     pub submitted: mpsc::UnboundedReceiver<Submitted>,
+    pub audits: mpsc::UnboundedReceiver<(AuditJob, oneshot::Sender<AuditOutcome>)>,
     pub shutdown: CancellationToken,
     pub running: JoinHandle<()>,
     pub folder: Arc<TempDir>,
@@ -145,17 +167,19 @@ pub fn start(meters: &[&ScriptedMeter], options: Options) -> Rig {
     let signer = PrivateKeySigner::from_slice(&[0x42; 32]).unwrap();
     let (submit, submitted) = mpsc::unbounded_channel();
     let identity = Identity { operator: OPERATOR, signer: signer.clone(), deployment: deployment() };
-    let models = vec![ServingModel { model: model(), engine: Arc::new(ScriptedEngine(submit)) }];
+    let (audit, audits) = mpsc::unbounded_channel();
+    let models = vec![ServingModel { model: model(), engine: Arc::new(ScriptedEngine(submit)), auditor: Arc::new(ScriptedAuditor(audit)) }];
     let device = Device { kind: "cpu".into(), name: "scripted".into(), memory_bytes: 1 << 30, parallelism: 2 };
     let limits =
         LinkLimits { capacity: options.capacity, answer_silence: Duration::from_secs(10), drain: options.drain, timings: options.timings };
-    let outbox = open_outbox(options.folder.path());
-    let node = Node::new(identity, models, device, limits, outbox, ManualClock::at_s(NOW_S), Arc::new(|| 0.5));
+    let proofs = ProofStore::open(&options.folder.path().join("proofs"), ProofLimits { bytes_max: 1 << 20, keep_s: 1_000 }, NOW_S).unwrap();
+    let stores = Stores { outbox: open_outbox(options.folder.path()), proofs };
+    let node = Node::new(identity, models, device, limits, stores, ManualClock::at_s(NOW_S), Arc::new(|| 0.5));
     let urls: Vec<MeterUrl> = meters.iter().map(|meter| meter.url.parse().unwrap()).collect();
     let shutdown = CancellationToken::new();
     let (runner, token) = (Arc::clone(&node), shutdown.clone());
     let running = tokio::spawn(async move { runner.run(&urls, &token).await });
-    Rig { node, signer, submitted, shutdown, running, folder: options.folder }
+    Rig { node, signer, submitted, audits, shutdown, running, folder: options.folder }
 }
 
 pub fn open_outbox(folder: &Path) -> Outbox {
@@ -217,10 +241,19 @@ impl ScriptedMeter {
 
     /// The next link, welcomed.
     pub async fn welcome(&self) -> (Link, Hello) {
+        self.welcomed(false).await
+    }
+
+    /// The next link, welcomed as fallback hardware or not.
+    pub async fn welcome_as(&self, fallback: bool) -> Link {
+        self.welcomed(fallback).await.0
+    }
+
+    async fn welcomed(&self, fallback: bool) -> (Link, Hello) {
         let mut link = self.accept().await;
         link.send(challenge()).await;
         let FromNode::Hello(hello) = link.next().await else { panic!("not a hello") };
-        link.send(FromMeter::Welcome { heartbeat_ms: 60_000, fallback: false }).await;
+        link.send(FromMeter::Welcome { heartbeat_ms: 60_000, fallback }).await;
         (link, hello)
     }
 }

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use prompt::Prompter;
 use serde::Serialize;
 use serde_json::{Value, json};
+use wire::node::SamplingParams;
 use wire::{AmountError, B256, ModelRate, message_cost_up};
 
 use super::error::ApiError;
@@ -51,6 +52,17 @@ pub(super) struct Frame {
     pub(super) clamped: bool,
     /// Set when log-probabilities are shown.
     pub(super) scorer: Option<Prompter>,
+    /// What a verifier needs beside the receipt, when the client asked for it.
+    pub(super) echo: Option<Echo>,
+}
+
+/// The request as it was dispatched.
+#[derive(Clone)]
+pub(super) struct Echo {
+    /// Token ids of the rendered prompt.
+    pub(super) prompt_token_ids: Vec<u32>,
+    /// With the seed and the ceiling in force.
+    pub(super) params: SamplingParams,
 }
 
 /// A whole answer.
@@ -61,6 +73,8 @@ struct Whole<'a> {
     created: u64,
     model: &'a str,
     choices: [Choice<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
     usage: Value,
     parallelix: Value,
 }
@@ -73,6 +87,10 @@ struct Choice<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     logprobs: Logprobs<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
     finish_reason: &'static str,
 }
 
@@ -110,12 +128,14 @@ pub(super) async fn respond(
     let scorer = options.params.logprobs.map(|_| model.prompter.clone());
     let request_id = B256::from(rand::random::<[u8; 32]>());
     let created = state.serving.rooms().clock.now_s();
+    let mut echo = options.return_token_ids.then(|| Echo { prompt_token_ids: prompt.clone(), params: options.params.clone() });
     let order = Order { request_id, payer, model: Arc::clone(&model), prompt, params: options.params, length };
     let answer = state.serving.serve(order).await.map_err(|error| ApiError::from(error).of_request(request_id.to_string()))?;
 
     let reservation = answer.reservation;
+    echo.iter_mut().for_each(|echo| echo.params.max_tokens = reservation.max_tokens);
     let (max_tokens, clamped) = (reservation.max_tokens, reservation.clamped);
-    let frame = Frame { shape, request_id, model: model.id.clone(), created, max_tokens, clamped, scorer };
+    let frame = Frame { shape, request_id, model: model.id.clone(), created, max_tokens, clamped, scorer, echo };
     let mut response =
         if options.stream { sse::respond(frame, answer, options.include_usage).await? } else { whole(&frame, answer).await? };
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
@@ -218,13 +238,16 @@ impl Frame {
         }
     }
 
-    fn whole<'a>(&'a self, text: &'a str, scored: &'a [ScoredToken], outcome: &Outcome) -> Whole<'a> {
+    fn whole<'a>(&'a self, text: &'a str, scored: &'a [ScoredToken], outcome: &'a Outcome) -> Whole<'a> {
         let is_chat = self.shape == Shape::Chat;
+        let prompt_token_ids = self.echo.as_ref().map(|echo| echo.prompt_token_ids.as_slice());
         let choice = Choice {
             index: 0,
             message: is_chat.then(|| json!({ "role": "assistant", "content": text, "refusal": null })),
             text: (!is_chat).then_some(text),
             logprobs: self.logprobs(scored),
+            token_ids: self.echo.as_ref().map(|_| outcome.token_ids.as_slice()),
+            prompt_token_ids: prompt_token_ids.filter(|_| !is_chat),
             finish_reason: finish_reason(outcome.end),
         };
         Whole {
@@ -233,6 +256,7 @@ impl Frame {
             created: self.created,
             model: &self.model,
             choices: [choice],
+            prompt_token_ids: prompt_token_ids.filter(|_| is_chat),
             usage: usage(outcome),
             parallelix: self.parallelix(outcome),
         }
@@ -243,14 +267,27 @@ impl Frame {
         format!("{prefix}-{:x}", self.request_id)
     }
 
-    /// Which receipt, which node, under which ceiling.
+    /// Token ids for a stream, where vLLM has them, when the client asked for them: on the one choice, and the prompt's beside the choices
+    /// (of a chat) or on the choice (of a text completion).
+    pub(super) fn add_token_ids(&self, body: &mut Value, outcome: &Outcome) {
+        let Some(echo) = &self.echo else { return };
+        body["choices"][0]["token_ids"] = json!(outcome.token_ids);
+        let holder = if self.shape == Shape::Chat { body } else { &mut body["choices"][0] };
+        holder["prompt_token_ids"] = json!(echo.prompt_token_ids);
+    }
+
+    /// Which receipt, which node, under which ceiling; with the parameters when the client asked for token ids.
     pub(super) fn parallelix(&self, outcome: &Outcome) -> Value {
         let ServedBy { node, operator, fallback } = outcome.by;
-        json!({
+        let mut about = json!({
             "receipt_id": self.request_id, "receipt_state": outcome.state,
             "node": node, "operator": operator, "fallback": fallback,
             "max_tokens": self.max_tokens, "clamped": self.clamped,
-        })
+        });
+        if let Some(echo) = &self.echo {
+            about["params"] = json!(echo.params);
+        }
+        about
     }
 
     /// A refusal, or a failure with what was charged for what arrived.
@@ -260,6 +297,10 @@ impl Frame {
             let mut metadata = json!({ "usage": usage(outcome), "parallelix": self.parallelix(outcome) });
             if let Some(text) = partial_text {
                 metadata["partial_text"] = text.into();
+            }
+            if let Some(echo) = &self.echo {
+                metadata["token_ids"] = json!(outcome.token_ids);
+                metadata["prompt_token_ids"] = json!(echo.prompt_token_ids);
             }
             refusal = refusal.with_metadata(metadata).after_billing();
         }

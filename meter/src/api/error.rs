@@ -14,6 +14,8 @@ use super::REQUEST_ID;
 use crate::identity::{AuthError, IdentityError, KeyError, SignInError};
 use crate::ledger::{CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
+use crate::serving::fleet::AskError;
+use crate::serving::proof::NoProof;
 use crate::serving::request::ServeError;
 
 /// Tells stock clients not to send a billed request again.
@@ -230,6 +232,19 @@ impl From<ServeError> for ApiError {
             ServeError::BrokenOff { .. } => Self::new(StatusCode::BAD_GATEWAY, "answer_broke_off", message).after_billing(),
             ServeError::Capture => Self::new(StatusCode::BAD_GATEWAY, "charge_pending", message).after_billing(),
             ServeError::Cancelled => Self::bad_request("cancelled", message),
+        }
+    }
+}
+
+impl From<NoProof> for ApiError {
+    fn from(error: NoProof) -> Self {
+        let message = error.to_string();
+        match error {
+            NoProof::NoRoot => Self::not_found("no_proof", message),
+            NoProof::NotKept => Self::not_found("proof_not_kept", message),
+            NoProof::Unanswered(AskError::Busy) => Self::busy(message),
+            NoProof::Away { .. } | NoProof::Unanswered(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "node_away", message).retry_soon(),
+            NoProof::Wrong { .. } => Self::new(StatusCode::BAD_GATEWAY, "wrong_proof", message),
         }
     }
 }

@@ -79,6 +79,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/credits", get(credits::show))
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
+        .route("/v1/receipts/{id}/proof", get(receipts::proof))
         .route("/v1/pool", get(pool::show))
         .route("/v1/settlement/feed", get(settlement::feed))
         .route("/v1/settlement/batches", post(settlement::countersign))

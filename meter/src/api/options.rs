@@ -19,6 +19,8 @@ pub(super) struct Options {
     pub(super) stream: bool,
     /// A last chunk with usage and no choices.
     pub(super) include_usage: bool,
+    /// Token ids and parameters in the answer, so that its receipt can be verified.
+    pub(super) return_token_ids: bool,
 }
 
 impl Options {
@@ -56,7 +58,9 @@ impl Options {
             Some(other) => return Err(wrong_type("stream_options", "an object", other)),
             None => false,
         };
-        Ok(Self { params, max_tokens, stream: fields.bool("stream")?.unwrap_or(false), include_usage })
+        let stream = fields.bool("stream")?.unwrap_or(false);
+        let return_token_ids = fields.bool("return_token_ids")?.unwrap_or(false);
+        Ok(Self { params, max_tokens, stream, include_usage, return_token_ids })
     }
 }
 

@@ -43,6 +43,7 @@ fn describe(node: &Node, now_s: u64) -> Value {
         "prefill_tokens_per_s": declared(load.status.prefill_tokens_per_s),
         "memory_used_bytes": declared(load.status.memory_used_bytes),
         "draining": declared(load.status.draining),
+        "quarantine": node.quarantine().map(|found| json!({ "since": found.since, "reason": found.reason, "receipt_id": found.request_id })),
     })
 }
 

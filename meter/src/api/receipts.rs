@@ -10,6 +10,7 @@ use wire::{B256, merkle};
 use super::error::ApiError;
 use super::{ApiState, auth};
 use crate::ledger::StoredReceipt;
+use crate::serving::proof;
 
 /// Receipts in one answer, unless the client asks for fewer.
 const PAGE: u32 = 100;
@@ -39,12 +40,37 @@ pub(super) async fn list(
 }
 
 pub(super) async fn one(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let account = auth::account(&state, &headers).await?;
+    let stored = owned(&state, &headers, &id).await?;
+    Ok(Json(describe(&state, &stored)))
+}
+
+/// The receipt with the windows under its proof root: what `gpu-node verify` takes, beside the answer itself.
+pub(super) async fn proof(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let stored = owned(&state, &headers, &id).await?;
+    let Some(signature) = &stored.signature else {
+        return Err(ApiError::conflict("not_signed", "the node has not signed this receipt yet; ask again later"));
+    };
+    let windows = proof::windows(&state.serving, &stored).await?;
+    let deployment = &state.serving.rooms().deployment;
+    Ok(Json(json!({
+        "object": "receipt.proof",
+        "request_id": stored.receipt.request_id,
+        "chain_id": deployment.chain_id,
+        "settlement": deployment.settlement,
+        "node": stored.node,
+        "receipt": stored.receipt,
+        "signature": signature,
+        "windows": windows,
+    })))
+}
+
+/// The receipt of that id, if it is the caller's.
+async fn owned(state: &ApiState, headers: &HeaderMap, id: &str) -> Result<StoredReceipt, ApiError> {
+    let account = auth::account(state, headers).await?;
     // The same answer for somebody else's, so that ids can't be probed.
     let absent = || ApiError::not_found("receipt_not_found", "you have no receipt of that id; GET /v1/receipts lists them");
     let id: B256 = id.parse().map_err(|_| absent())?;
-    let stored = state.ledger.receipt(id).await?.filter(|stored| Some(stored.receipt.account) == account).ok_or_else(absent)?;
-    Ok(Json(describe(&state, &stored)))
+    state.ledger.receipt(id).await?.filter(|stored| Some(stored.receipt.account) == account).ok_or_else(absent)
 }
 
 fn describe(state: &ApiState, stored: &StoredReceipt) -> Value {
@@ -67,6 +93,8 @@ fn describe(state: &ApiState, stored: &StoredReceipt) -> Value {
         "signature": stored.signature,
         "node": stored.node,
         "fallback": stored.fallback,
+        "audit": stored.audit,
+        "auditor": stored.auditor,
         "batch": batch,
     })
 }

@@ -101,13 +101,14 @@ impl Lines {
     }
 
     fn push_end(&mut self, outcome: &Outcome) {
-        let end = self.frame.end_choice(finish_reason(outcome.end));
-        let mut last = if self.include_usage {
-            self.push_chunk(end);
-            self.frame.chunk(json!([]))
-        } else {
-            self.frame.chunk(end)
-        };
+        let mut last = self.frame.chunk(self.frame.end_choice(finish_reason(outcome.end)));
+        // All of them on the last choice: a client that joins the ids of all chunks has the same.
+        self.frame.add_token_ids(&mut last, outcome);
+        if self.include_usage {
+            last["usage"] = Value::Null;
+            self.pending.push_back(data(&last));
+            last = self.frame.chunk(json!([]));
+        }
         last["usage"] = usage(outcome);
         last["parallelix"] = self.frame.parallelix(outcome);
         self.pending.push_back(data(&last));

@@ -54,14 +54,14 @@ const RULES: &[(&str, &str)] = &[
         "a payer's unsettled is the sum of open receipts and carries",
         "SELECT CAST(payers.account AS TEXT), CAST(COALESCE(open.total, 0) AS BIGINT), payers.unsettled FROM payers
          LEFT JOIN (SELECT account, SUM(amount) AS total FROM (SELECT account, amount FROM receipts
-               WHERE state IN ('awaiting_signature', 'signed', 'batched', 'disputed')
+               WHERE state IN ('awaiting_signature', 'signed', 'batched')
                UNION ALL SELECT account, amount FROM carries) AS due GROUP BY account) AS open ON open.account = payers.account",
     ),
     (
         "an operator's unsettled is the sum of open receipts and carries",
         "SELECT CAST(operator AS TEXT), CAST(SUM(due) AS BIGINT), CAST(SUM(cached) AS BIGINT)
          FROM (SELECT operator, amount AS due, 0 AS cached FROM receipts
-               WHERE state IN ('awaiting_signature', 'signed', 'batched', 'disputed')
+               WHERE state IN ('awaiting_signature', 'signed', 'batched')
                UNION ALL SELECT operator, amount, 0 FROM carries
                UNION ALL SELECT account - 17179869184, 0, balance FROM balances WHERE account >> 32 = 4) AS sides GROUP BY operator",
     ),
@@ -72,13 +72,18 @@ const RULES: &[(&str, &str)] = &[
                UNION ALL SELECT account, amount, 0 FROM receipts) AS sides GROUP BY account",
     ),
     (
+        "what was given back is what refunded and disputed receipts say",
+        "SELECT 'receipts', CAST(COALESCE((SELECT SUM(amount) FROM receipts WHERE state IN ('refunded', 'disputed')), 0) AS BIGINT),
+             CAST(COALESCE((SELECT SUM(amount) FROM transfers WHERE kind = 'refund'), 0) AS BIGINT)",
+    ),
+    (
         "every captured hold has its receipt",
         "SELECT 'receipts', (SELECT COUNT(*) FROM holds WHERE state = 'captured'), (SELECT COUNT(*) FROM receipts)",
     ),
     (
         "a key has spent what its receipts say",
         "SELECT key_usage.key, CAST(COALESCE(said.total, 0) AS BIGINT), key_usage.captured FROM key_usage
-         LEFT JOIN (SELECT key, SUM(amount) AS total FROM receipts WHERE state <> 'refunded' GROUP BY key) AS said
+         LEFT JOIN (SELECT key, SUM(amount) AS total FROM receipts WHERE state NOT IN ('refunded', 'disputed') GROUP BY key) AS said
          ON said.key = key_usage.key",
     ),
     (

@@ -21,7 +21,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use alloy::primitives::{B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes};
 use daemon::clock::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 use wire::receipt::ServiceReceipt;
@@ -120,6 +120,24 @@ impl Ledger {
         match self.ask(Operation::Attach { receipt: Box::new(receipt.clone()), signature }).await? {
             Answer::Attach(answer) => answer,
             _ => Err(LedgerError::Closed.into()),
+        }
+    }
+
+    /// Notes how an audit ended; a failure quarantines the node and disputes the receipt, in one transaction. Whether it changed
+    /// anything: an audit that is over stays as it is.
+    pub async fn conclude_audit(&self, record: AuditRecord) -> Result<bool, LedgerError> {
+        self.change(Operation::Conclude(Box::new(record))).await
+    }
+
+    /// Lets a quarantined node work again. Whether it was quarantined.
+    pub async fn clear_quarantine(&self, node: Address) -> Result<bool, LedgerError> {
+        self.change(Operation::ClearQuarantine { node }).await
+    }
+
+    async fn change(&self, operation: Operation) -> Result<bool, LedgerError> {
+        match self.ask(operation).await? {
+            Answer::Changed(changed) => Ok(changed),
+            _ => Err(LedgerError::Closed),
         }
     }
 

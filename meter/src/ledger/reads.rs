@@ -12,8 +12,8 @@ use super::decision::credits_or_zero;
 use super::decision::request::stored_receipt;
 use super::error::LedgerError;
 use super::facts::{ChainOrigin, ChainPoint};
-use super::rows::{BatchRow, BlockRow, CarryRow, CursorRow, KeyRow, NodeKeyRow, PayerRow, ReceiptRow};
-use super::types::{AccountView, AuthorizationView, BatchView, CreditsView, KeyId, NodeOwner, StoredReceipt};
+use super::rows::{BatchRow, BlockRow, CarryRow, CursorRow, KeyRow, NodeKeyRow, PayerRow, QuarantineRow, ReceiptRow};
+use super::types::{AccountView, AuthorizationView, BatchView, CreditsView, KeyId, NodeOwner, Quarantine, StoredReceipt};
 use super::{AuditReport, Ledger, audit};
 
 /// Most receipts of one page.
@@ -154,6 +154,28 @@ impl Ledger {
         Ok(row.map(|row| NodeOwner { operator: row.operator(), since: row.since.unsigned_abs(), until: row.until.map(i64::unsigned_abs) }))
     }
 
+    /// The quarantine of a node that nobody has cleared.
+    pub async fn quarantine(&self, node: Address) -> Result<Option<Quarantine>, LedgerError> {
+        let readers = &self.shared.readers;
+        let row = readers.row::<QuarantineRow>(readers.statements().read_quarantine, &[&bytes(&node)]).await?;
+        Ok(row.map(quarantine))
+    }
+
+    /// All quarantines, cleared ones too, newest first; at most 1,000.
+    pub async fn quarantines(&self) -> Result<Vec<Quarantine>, LedgerError> {
+        let readers = &self.shared.readers;
+        let rows: Vec<QuarantineRow> = readers.rows(readers.statements().read_quarantines, &[]).await?;
+        Ok(rows.into_iter().map(quarantine).collect())
+    }
+
+    /// A node's receipts that are in batches: what a quarantine came too late for, and the registry's disputer may look at. Newest first,
+    /// at most 1,000.
+    pub async fn batched_receipts(&self, node: Address) -> Result<Vec<StoredReceipt>, LedgerError> {
+        let readers = &self.shared.readers;
+        let rows: Vec<ReceiptRow> = readers.rows(readers.statements().read_batched, &[&bytes(&node)]).await?;
+        rows.iter().map(|row| stored(row, None, None)).collect()
+    }
+
     /// Checks that the books are right: entries sum to balances, holds and receipts equal what is held and unsettled.
     pub async fn audit(&self) -> Result<AuditReport, LedgerError> {
         audit::audit(&self.shared.store).await
@@ -213,7 +235,20 @@ fn stored(row: &ReceiptRow, batch: Option<&BatchView>, proof: Option<Vec<B256>>)
         root: batch.map(|batch| batch.batch.proposal.receipts_root),
         transaction: batch.and_then(|batch| batch.transaction),
         created_at: row.created_at.unsigned_abs(),
+        audit: row.audit,
+        auditor: row.auditor,
     })
+}
+
+fn quarantine(row: QuarantineRow) -> Quarantine {
+    Quarantine {
+        node: row.node,
+        operator: OperatorId(row.operator),
+        request_id: row.request_id,
+        reason: row.reason,
+        since: row.since.unsigned_abs(),
+        cleared_at: row.cleared_at.map(i64::unsigned_abs),
+    }
 }
 
 fn bytes<T: AsRef<[u8]>>(value: &T) -> String {

@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 use wire::{AccountId, OperatorId};
 
-use super::types::{BatchState, ReceiptState};
+use super::types::{AuditState, BatchState, ReceiptState};
 
 /// A payer: cached balances, and the chain's facts at depth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +132,9 @@ pub(crate) struct ReceiptRow {
     pub(crate) leaf: Option<B256>,
     pub(crate) created_at: i64,
     pub(crate) signed_at: Option<i64>,
+    pub(crate) audit: Option<AuditState>,
+    #[serde(with = "bytes_option")]
+    pub(crate) auditor: Option<Address>,
 }
 
 /// What is owed from earlier batches.
@@ -232,6 +235,20 @@ impl NodeKeyRow {
     pub(crate) fn operator(&self) -> OperatorId {
         OperatorId(self.operator)
     }
+}
+
+/// A node that failed an audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QuarantineRow {
+    #[serde(with = "bytes")]
+    pub(crate) node: Address,
+    pub(crate) operator: u32,
+    /// The receipt that failed.
+    #[serde(with = "bytes")]
+    pub(crate) request_id: B256,
+    pub(crate) reason: String,
+    pub(crate) since: i64,
+    pub(crate) cleared_at: Option<i64>,
 }
 
 /// A movement as written.

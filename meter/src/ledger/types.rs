@@ -40,6 +40,8 @@ pub struct LedgerSettings {
     pub queue_ops_max: usize,
     /// A receipt unsigned for so long is refunded, seconds.
     pub refund_after_s: u64,
+    /// An audit that is pending for so long is skipped, and its receipt may be batched, seconds.
+    pub audit_wait_s: u64,
     /// Period of the reconciler that settles expired and orphaned holds, refunds, and renews the lease, milliseconds.
     pub sweep_period_ms: u64,
     /// Period at which delivered counts are written, milliseconds.
@@ -58,6 +60,7 @@ impl LedgerSettings {
             group_wait_ms: 1,
             queue_ops_max: 4_096,
             refund_after_s: 24 * 60 * 60,
+            audit_wait_s: 30 * 60,
             sweep_period_ms: 1_000,
             progress_period_ms: 1_000,
             read_connections: 4,
@@ -127,6 +130,8 @@ pub struct Capture {
     pub fallback: bool,
     /// `stop`, `length`, `cancelled` or `error`.
     pub finish_reason: String,
+    /// `Pending` when the lot fell on it: it goes into no batch before the audit is over.
+    pub audit: Option<AuditState>,
 }
 
 /// A capture that is durable.
@@ -175,8 +180,52 @@ pub enum ReceiptState {
     Settled,
     /// Never signed; the payer has the credits back.
     Refunded,
-    /// Under dispute; not paid.
+    /// Its node failed an audit before it was batched; not paid, the payer has the credits back.
     Disputed,
+}
+
+/// Where the audit of a receipt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditState {
+    /// Drawn; an auditor computes it again.
+    Pending,
+    /// Computed again and found equal.
+    Audited,
+    /// Two looks found the same difference.
+    Failed,
+    /// Drawn, and nobody could say.
+    Skipped,
+}
+
+/// How an audit ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Which receipt.
+    pub request_id: B256,
+    /// Anything but `Pending`.
+    pub state: AuditState,
+    /// Key of the node that looked last.
+    pub auditor: Option<Address>,
+    /// What was found, in words for people; kept with the quarantine that a failure makes.
+    pub finding: String,
+}
+
+/// A node that gets no jobs, and no pay for what is not batched, until somebody clears it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quarantine {
+    /// Its key.
+    pub node: Address,
+    /// Whose it is.
+    pub operator: OperatorId,
+    /// The receipt that failed the audit.
+    pub request_id: B256,
+    /// What was found.
+    pub reason: String,
+    /// Seconds since the epoch.
+    pub since: u64,
+    /// When somebody cleared it.
+    pub cleared_at: Option<u64>,
 }
 
 /// A receipt as the ledger keeps it.
@@ -210,6 +259,10 @@ pub struct StoredReceipt {
     pub transaction: Option<B256>,
     /// When it was captured, seconds since the epoch.
     pub created_at: u64,
+    /// Where its audit stands; `None` when the lot did not fall on it.
+    pub audit: Option<AuditState>,
+    /// Key of the node that audited it.
+    pub auditor: Option<Address>,
 }
 
 /// An account's money.

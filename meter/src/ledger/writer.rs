@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes};
 use daemon::clock::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -14,11 +14,11 @@ use wire::receipt::ServiceReceipt;
 use wire::settlement::SignedBatch;
 
 use super::decision::batch::{self, Signing};
-use super::decision::{State, chain, request};
+use super::decision::{State, audit, chain, request};
 use super::error::{AttachError, CaptureError, CountersignError, HoldRefusal, LedgerError};
 use super::facts::{Advance, ChainOrigin, ChainPoint, FactError, Stepped};
 use super::store::{Connection, Store, Touched};
-use super::types::{Capture, Captured, DispatchRecord, Held, HoldRequest, LedgerSettings, ReceiptState, Released};
+use super::types::{AuditRecord, Capture, Captured, DispatchRecord, Held, HoldRequest, LedgerSettings, ReceiptState, Released};
 
 /// Something to write.
 #[derive(Clone, Debug)]
@@ -31,6 +31,10 @@ pub(super) enum Operation {
     Attach { receipt: Box<ServiceReceipt>, signature: Bytes },
     Recover { request_id: B256 },
     Refund { request_id: B256, refund_after_s: u64 },
+    Conclude(Box<AuditRecord>),
+    ExpireAudit { request_id: B256, audit_wait_s: u64 },
+    Dispute { request_id: B256 },
+    ClearQuarantine { node: Address },
     Advance(Box<Advance>),
     Rewind { origin: ChainOrigin, from: ChainPoint, to: ChainPoint },
     Sign(Box<Signing>),
@@ -45,6 +49,8 @@ pub(super) enum Answer {
     Attach(Result<ReceiptState, AttachError>),
     Step(Result<Stepped, FactError>),
     Sign(Result<SignedBatch, CountersignError>),
+    /// Whether it changed anything.
+    Changed(bool),
     Noted,
 }
 
@@ -91,6 +97,19 @@ impl Operation {
             | Self::Refund { request_id, .. } => touched.requests.extend([*request_id]),
             Self::Capture(capture) => touched.requests.extend([capture.receipt.request_id]),
             Self::Attach { receipt, .. } => touched.requests.extend([receipt.request_id]),
+            Self::Conclude(record) => {
+                touched.quarantines = true;
+                touched.requests.extend([record.request_id]);
+            }
+            Self::ExpireAudit { request_id, .. } => touched.requests.extend([*request_id]),
+            Self::Dispute { request_id } => {
+                touched.quarantines = true;
+                touched.requests.extend([*request_id]);
+            }
+            Self::ClearQuarantine { node } => {
+                touched.quarantines = true;
+                touched.nodes.insert(*node);
+            }
             Self::Advance(step) => {
                 touched.chain = true;
                 step.events.iter().for_each(|event| touched.add_event(event));
@@ -101,6 +120,7 @@ impl Operation {
             }
             Self::Sign(signing) => {
                 touched.chain = true;
+                touched.quarantines = true;
                 touched.seqs.insert(signing.batch.proposal.seq);
                 touched.requests.extend(&signing.batch.proposal.receipts);
                 touched.accounts.extend(signing.batch.proposal.carries.iter().map(|carry| carry.account.0));
@@ -131,6 +151,10 @@ impl Operation {
                 request::checkpoint(state, *request_id, *delivered_tokens, *delivered_hash);
                 Answer::Noted
             }
+            Self::Conclude(record) => Answer::Changed(audit::conclude(state, record)),
+            Self::ExpireAudit { request_id, audit_wait_s } => Answer::Changed(audit::expire(state, *request_id, *audit_wait_s)),
+            Self::Dispute { request_id } => Answer::Changed(audit::dispute(state, *request_id)),
+            Self::ClearQuarantine { node } => Answer::Changed(audit::clear(state, *node)),
             Self::Refund { request_id, refund_after_s } => {
                 request::refund(state, *request_id, *refund_after_s);
                 Answer::Noted
@@ -349,7 +373,7 @@ impl Writer {
         self.settle(notes.into_iter()).await
     }
 
-    /// Renews the lease, settles expired and orphaned holds, refunds what was never signed. Idempotent; the next period repeats it.
+    /// Renews the lease, settles expired and orphaned holds, refunds what was never signed or comes from a quarantined node. Idempotent; the next period repeats it.
     async fn sweep(&mut self) -> Result<(), LedgerError> {
         self.write_progress().await?;
         let now = self.clock.now_s();
@@ -361,7 +385,13 @@ impl Writer {
         let refund_after_s = self.settings.refund_after_s;
         let unsigned_since = now.saturating_sub(refund_after_s).to_string();
         let unsigned = self.candidates(|statements| statements.receipts_to_refund, &[&unsigned_since]).await?;
-        self.settle(unsigned.into_iter().map(|request_id| Operation::Refund { request_id, refund_after_s })).await
+        self.settle(unsigned.into_iter().map(|request_id| Operation::Refund { request_id, refund_after_s })).await?;
+        let audit_wait_s = self.settings.audit_wait_s;
+        let pending_since = now.saturating_sub(audit_wait_s).to_string();
+        let given_up = self.candidates(|statements| statements.audits_to_expire, &[&pending_since]).await?;
+        self.settle(given_up.into_iter().map(|request_id| Operation::ExpireAudit { request_id, audit_wait_s })).await?;
+        let disputed = self.candidates(|statements| statements.receipts_to_dispute, &[]).await?;
+        self.settle(disputed.into_iter().map(|request_id| Operation::Dispute { request_id })).await
     }
 
     async fn candidates(

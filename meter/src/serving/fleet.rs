@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use daemon::CancellationToken;
-use tokio::sync::{Notify, mpsc};
-use wire::node::{Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel, TokenLogprobs};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+use wire::node::{AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel, TokenLogprobs};
+use wire::proof::Window;
 use wire::receipt::ServiceReceipt;
 use wire::{Address, B256, Bytes, OperatorId};
 
+use super::asks::Asks;
 use super::stream::Tokens;
+use crate::ledger::Quarantine;
 
 /// Frames that wait for a slow link; a node that lets so many pile up gets no more.
 pub const OUTGOING_MAX: usize = 256;
@@ -59,6 +65,8 @@ pub struct NodeFacts {
     pub version: String,
     /// Seconds since the epoch.
     pub linked_at: u64,
+    /// As the ledger had it when the link opened.
+    pub quarantine: Option<Quarantine>,
 }
 
 /// One linked node.
@@ -77,6 +85,11 @@ pub struct Node {
     speed_milli: AtomicU64,
     served: AtomicU64,
     failing: AtomicBool,
+    quarantine: Mutex<Option<Quarantine>>,
+    /// Windows that somebody waits for.
+    pub proofs: Asks<Option<Vec<Window>>>,
+    /// Audits that somebody waits for.
+    pub audits: Asks<AuditOutcome>,
     room: Arc<Notify>,
 }
 
@@ -150,6 +163,9 @@ impl Fleet {
         let (outgoing, outbox) = mpsc::channel(OUTGOING_MAX);
         outgoing.try_send(welcome).ok()?;
         let node = Arc::new(Node {
+            quarantine: Mutex::new(facts.quarantine.clone()),
+            proofs: Asks::default(),
+            audits: Asks::default(),
             facts,
             closed: CancellationToken::new(),
             link: self.0.links.fetch_add(1, Ordering::Relaxed),
@@ -186,6 +202,8 @@ impl Fleet {
         drop(nodes);
         node.closed.cancel();
         node.lose_jobs();
+        node.proofs.close();
+        node.audits.close();
         self.0.room.notify_waiters();
     }
 
@@ -209,7 +227,40 @@ impl Node {
     /// Whether it serves `model` with room for `context_tokens` in one sequence and takes jobs at all.
     pub fn serves(&self, model: &str, context_tokens: u32) -> bool {
         let capable = self.facts.models.iter().any(|served| served.model == model && served.context_tokens >= context_tokens);
-        capable && !self.closed.is_cancelled() && !self.status().draining
+        capable && !self.closed.is_cancelled() && !self.status().draining && self.quarantined().is_none()
+    }
+
+    /// Why it gets no jobs, if it failed an audit.
+    pub fn quarantine(&self) -> Option<Quarantine> {
+        self.quarantined().clone()
+    }
+
+    /// Takes what the ledger says of it now.
+    pub fn set_quarantine(&self, quarantine: Option<Quarantine>) {
+        *self.quarantined() = quarantine;
+        self.room.notify_waiters();
+    }
+
+    /// Asks for the windows under a receipt's proof root; `None` when the node does not keep them any more. Unchecked.
+    pub async fn ask_proof(&self, request_id: B256, wait: Duration) -> Result<Option<Vec<Window>>, AskError> {
+        let waiting = self.proofs.open(request_id).ok_or(AskError::Busy)?;
+        self.ask(FromMeter::ProofRequest { request_id }, waiting, wait).await
+    }
+
+    /// Has another node's answer computed again.
+    pub async fn ask_audit(&self, job: AuditJob, wait: Duration) -> Result<AuditOutcome, AskError> {
+        let waiting = self.audits.open(job.audit_id).ok_or(AskError::Busy)?;
+        self.ask(FromMeter::Audit(job), waiting, wait).await
+    }
+
+    async fn ask<T>(&self, question: FromMeter, answer: oneshot::Receiver<T>, wait: Duration) -> Result<T, AskError> {
+        if !self.send(question) {
+            return Err(AskError::Lost);
+        }
+        tokio::select! {
+            answered = timeout(wait, answer) => answered.map_err(|_| AskError::Silent { wait })?.map_err(|_| AskError::Lost),
+            () = self.closed.cancelled() => Err(AskError::Lost),
+        }
     }
 
     /// Reserves one of its places for a job of at most `tokens`; `None` when it is full.
@@ -316,9 +367,30 @@ impl Node {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn quarantined(&self) -> MutexGuard<'_, Option<Quarantine>> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn status(&self) -> MutexGuard<'_, NodeStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AskError {
+    /// Asked already, or too much is asked.
+    #[error("the node is asked too much at once; try again in a few seconds")]
+    Busy,
+    /// The link is over, or takes nothing.
+    #[error("the node's link is over")]
+    Lost,
+    /// Nothing came.
+    #[error("the node did not answer within {} ms", wait.as_millis())]
+    Silent {
+        /// The limit.
+        wait: Duration,
+    },
 }
 
 /// A reserved place on a node; given back when dropped, and its job forgotten.
@@ -381,6 +453,7 @@ pub(super) mod tests {
             device: Device { kind: "cpu".into(), name: "test".into(), memory_bytes: 1, parallelism: 1 },
             version: "0".into(),
             linked_at: 0,
+            quarantine: None,
         }
     }
 

@@ -130,6 +130,7 @@ async fn check(rooms: &Rooms, hello: Hello, challenge: B256) -> Result<NodeFacts
         device: wire::node::Device { kind: clipped(&hello.device.kind), name: clipped(&hello.device.name), ..hello.device },
         version: clipped(&hello.version),
         linked_at: rooms.clock.now_s(),
+        quarantine: rooms.ledger.quarantine(hello.node).await?,
     })
 }
 
@@ -178,6 +179,13 @@ async fn read(node: &Node, source: &mut Source, claims: mpsc::Sender<Claim>) -> 
                 tracing::warn!(%request_id, node = %node.facts.node, message = %clipped(&message), "node declined to sign");
             }
             FromNode::Status(status) => node.report(status),
+            // What nobody waits for any more, or never asked for, is dropped.
+            FromNode::Proof { request_id, windows } => {
+                node.proofs.answer(&request_id, windows);
+            }
+            FromNode::AuditResult { audit_id, result } => {
+                node.audits.answer(&audit_id, result);
+            }
         }
     }
 }
@@ -218,7 +226,7 @@ async fn settle_claims(serving: &Serving, node: &Arc<Node>, waiting: mpsc::Recei
         .await;
 }
 
-/// Each period: is the key still registered, and does the node owe signatures.
+/// Each period: is the key still registered, is the node quarantined (or cleared), and does it owe signatures.
 async fn look_after(serving: &Serving, node: &Arc<Node>) -> LinkEnd {
     let rooms = serving.rooms();
     let period = Duration::from_millis(rooms.limits.registry_check_ms);
@@ -228,7 +236,7 @@ async fn look_after(serving: &Serving, node: &Arc<Node>) -> LinkEnd {
         ask_for_signatures(rooms, node).await;
         check.tick().await;
         match is_registered(rooms, node.facts.node, node.facts.operator).await {
-            Ok(true) => {}
+            Ok(true) => serving.refresh_quarantine(node.facts.node).await,
             Ok(false) => return LinkEnd::refused("not_registered", "the registry no longer has this key for this operator"),
             // The registry was asked when the link opened; a failing database is no reason to lose every node at once.
             Err(error) => tracing::warn!(node = %node.facts.node, %error, "registry check skipped"),

@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, t
 use wire::node::{FailureCode, FinishReason, FromMeter, Job, ReceiptOutcome};
 use wire::receipt::ServiceReceipt;
 
+use super::audits::{Case, Drawn};
 use super::fleet::{Lease, Node, NodeEvent};
 use super::receipt::{self, Claim};
 use super::request::{AnswerEnd, AnswerEvent, Interruption, Outcome, ServeError, ServedBy, Walk, with_retries};
@@ -243,12 +244,15 @@ impl Live {
             tracing::warn!(request_id = %walk.order.request_id, node = %node.facts.node, %problem, "node's receipt refused; charged as counted");
         }
 
+        // Only now: the node's word is here, and it can't take it back.
+        let drawn = walk.serving.draw(node, &walk.order.model.id, &verdict.receipt);
         let capture = Capture {
             receipt: verdict.receipt,
             signature: verdict.signature,
             node: node.facts.node,
             fallback: node.facts.fallback,
             finish_reason: end.name().to_owned(),
+            audit: drawn.state(),
         };
         let captured = match captured(walk, capture.clone()).await {
             Ok(captured) => captured,
@@ -259,6 +263,13 @@ impl Live {
         };
 
         tell_node(node, &capture, rooms);
+        let token_ids = self.answer.tokens(capture.receipt.completion_tokens).to_vec();
+        if let Drawn::Yes(place) = drawn {
+            let job = walk.job(node.facts.operator, capture.receipt.started_at);
+            let (receipt, completion) = (capture.receipt.clone(), token_ids.clone());
+            let case = Case { receipt, node: node.facts.node, model: job.model, prompt: job.prompt, completion, params: job.params };
+            walk.serving.audit(case, place);
+        }
         metrics::counter!("meter_tokens_total", "kind" => "prompt").increment(u64::from(capture.receipt.prompt_tokens));
         metrics::counter!("meter_tokens_total", "kind" => "completion").increment(u64::from(capture.receipt.completion_tokens));
         metrics::counter!("meter_captured_credits_total").increment(captured.amount.get());
@@ -269,6 +280,7 @@ impl Live {
             completion_tokens: capture.receipt.completion_tokens,
             cost: captured.amount,
             state: captured.state,
+            token_ids,
         });
         match interruption {
             None => AnswerEvent::Done(outcome),

@@ -5,12 +5,15 @@
 //!
 //! Invariants of absence: nothing here knows HTTP status codes, and no text of a prompt or an answer is logged or stored.
 
+mod asks; // questions to a node
+pub mod audits; // a sample of answers, computed again
 pub mod catalog; // models, prices, digests
 pub mod dispatch; // which node
 pub mod fleet; // linked nodes and their jobs
 pub mod hold; // worst case, reserved
 pub mod link; // one node's WebSocket
 mod live; // one answer while it arrives
+pub mod proof; // the windows under a receipt's root
 pub mod receipt; // own count against the node's claim
 pub mod request; // the rooms in order
 pub mod stream; // token ids → text
@@ -26,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::deployment::Deployment;
 use wire::{AccountId, B256, OperatorId};
 
-use crate::config::Limits;
+use crate::config::{AuditSettings, Limits};
 use crate::ledger::Ledger;
+use audits::{Audits, Lot};
 use catalog::Catalog;
 use dispatch::Dispatcher;
 use fleet::Fleet;
@@ -47,6 +51,8 @@ pub struct Rooms {
     pub fleet: Fleet,
     /// Choice of a node.
     pub dispatcher: Dispatcher,
+    /// The sample that is computed again.
+    pub audits: Audits,
     /// Where money is counted.
     pub ledger: Ledger,
     /// Where the contracts are.
@@ -84,6 +90,10 @@ pub struct Parts {
     pub fallback_operators: BTreeSet<OperatorId>,
     /// Everything that is bounded.
     pub limits: Limits,
+    /// Which answers are computed again.
+    pub audits: AuditSettings,
+    /// Draws them.
+    pub lot: Lot,
     /// What time it is.
     pub clock: SharedClock,
 }
@@ -97,6 +107,7 @@ impl Serving {
             dispatcher: Dispatcher::new(fleet.clone(), limits.queue_max, Duration::from_millis(limits.queue_timeout_ms)),
             fleet,
             catalog: parts.catalog,
+            audits: Audits::new(parts.audits, parts.lot),
             ledger: parts.ledger,
             domain: parts.deployment.settlement_domain(),
             deployment: parts.deployment,

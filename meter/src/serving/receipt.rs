@@ -179,9 +179,9 @@ pub async fn late(
         return ack(ReceiptOutcome::Unknown);
     };
     match stored.state {
-        ReceiptState::Refunded => return ack(ReceiptOutcome::Unknown),
+        ReceiptState::Refunded | ReceiptState::Disputed => return ack(ReceiptOutcome::Unknown),
         ReceiptState::AwaitingSignature => {}
-        ReceiptState::Signed | ReceiptState::Batched | ReceiptState::Settled | ReceiptState::Disputed => {
+        ReceiptState::Signed | ReceiptState::Batched | ReceiptState::Settled => {
             return ack(ReceiptOutcome::Captured);
         }
     }

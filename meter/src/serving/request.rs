@@ -117,6 +117,8 @@ pub struct Outcome {
     pub cost: Credits,
     /// Where the receipt stands.
     pub state: ReceiptState,
+    /// Token ids of the answer, as charged.
+    pub token_ids: Vec<u32>,
 }
 
 /// Why a request is not served. Until [`AnswerEvent::Started`] nothing is charged.

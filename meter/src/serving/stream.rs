@@ -115,6 +115,11 @@ impl AnswerStream {
         self.tokens.len() as u32
     }
 
+    /// The first `count` token ids, or all when there are fewer.
+    pub fn tokens(&self, count: u32) -> &[u32] {
+        self.tokens.get(..count as usize).unwrap_or(&self.tokens)
+    }
+
     /// Hash of the token ids so far.
     pub fn hash(&self) -> B256 {
         tokens_hash(&self.tokens)

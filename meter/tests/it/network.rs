@@ -12,7 +12,7 @@ use daemon::CancellationToken;
 use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
 use meter::api::{self, ApiState, listener};
-use meter::config::{Limits, ModelConfig, RateConfig};
+use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
 use meter::identity::{Identity, IdentitySettings, Neighbours};
 use meter::ledger::{
     Advance, BlockRow, ChainEvent, ChainOrigin, ChainPoint, CreditsView, Fact, InstanceId, Ledger, LedgerSettings, Stepped, StoredReceipt,
@@ -50,7 +50,7 @@ pub struct Network {
     pub client: reqwest::Client,
     tip: std::sync::Mutex<Option<ChainPoint>>,
     next_account: std::sync::atomic::AtomicU32,
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 /// An account, and an API key of it.
@@ -101,8 +101,36 @@ impl Network {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Limits)) -> Self {
+        let unaudited = AuditSettings { rate_bps: 0, ..AuditSettings::default() };
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), None, unaudited, change).await
+    }
+
+    /// A meter that audits at `rate_bps`, and gives auditors `timeout_ms`.
+    pub async fn start_auditing(rate_bps: u32, timeout_ms: u64) -> Self {
+        let audits = AuditSettings { rate_bps, timeout_ms, ..AuditSettings::default() };
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), None, audits, |_| {}).await
+    }
+
+    /// Another meter over what this one had on disk, which must be stopped.
+    pub async fn restarted(self) -> Self {
+        self.stop.cancel();
+        self.served.await.unwrap();
+        self.ledger.close().await;
+        let audits = AuditSettings { rate_bps: RATE_BPS_MAX, ..AuditSettings::default() };
+        let tip = *self.tip.lock().unwrap();
+        let next_account = self.next_account.load(std::sync::atomic::Ordering::SeqCst);
+        let network = Self::start_in(self.folder, tip, audits, |_| {}).await;
+        network.next_account.store(next_account, std::sync::atomic::Ordering::SeqCst);
+        network
+    }
+
+    async fn start_in(
+        folder: Arc<tempfile::TempDir>,
+        tip: Option<ChainPoint>,
+        audits: AuditSettings,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
         daemon::install_tls();
-        let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("meter.db").display());
         let clock = SystemClock::shared();
         let settler = PrivateKeySigner::random();
@@ -127,6 +155,8 @@ impl Network {
             deployment: deployment(settler.address()),
             fallback_operators: [FALLBACK_OPERATOR].into(),
             limits: limits.clone(),
+            audits,
+            lot: Arc::new(|| rand::random_range(0..RATE_BPS_MAX)),
             clock,
         });
         let state = ApiState {
@@ -152,9 +182,9 @@ impl Network {
             stop,
             served,
             client,
-            tip: std::sync::Mutex::default(),
+            tip: std::sync::Mutex::new(tip),
             next_account: 1.into(),
-            _folder: folder,
+            folder,
         }
     }
 

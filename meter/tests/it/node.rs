@@ -12,9 +12,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use wire::node::{
-    Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL, ReceiptOutcome, SUBPROTOCOL,
-    ServedModel, TokenLogprobs,
+    AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, FromNode, Hello, Job, LINK_PATH, NodeStatus, PROTOCOL,
+    ReceiptOutcome, SUBPROTOCOL, ServedModel, TokenLogprobs,
 };
+use wire::proof::{self, Window};
 use wire::receipt::{ServiceReceipt, tokens_hash};
 use wire::{Address, B256, Bytes, Credits, OperatorId, typed};
 
@@ -46,10 +47,15 @@ pub struct Heard {
     pub cancels: Vec<B256>,
     pub asked_to_sign: Vec<ServiceReceipt>,
     pub acks: Vec<(B256, ReceiptOutcome)>,
+    pub audits: Vec<AuditJob>,
     pub closed: bool,
 }
 
 pub type Script = Arc<dyn Fn(&Job) -> Vec<Step> + Send + Sync>;
+/// What an auditor says to a job; the number counts those it heard before.
+pub type Auditing = Arc<dyn Fn(&AuditJob, usize) -> Option<AuditOutcome> + Send + Sync>;
+/// What a node sends when it is asked for windows, from what it served.
+pub type Proofs = fn(&HashMap<B256, Vec<Window>>, B256) -> Option<Vec<Window>>;
 
 /// A linked node.
 pub struct FakeNode {
@@ -70,6 +76,8 @@ pub struct Plan {
     /// Whether it signs what it is asked to.
     pub signs: bool,
     pub hello: fn(&mut Hello),
+    pub auditing: Auditing,
+    pub proofs: Proofs,
 }
 
 impl Plan {
@@ -82,6 +90,8 @@ impl Plan {
             obedient: true,
             signs: true,
             hello: |_| {},
+            auditing: Arc::new(|job, _| Some(truth(job))),
+            proofs: |served, request_id| served.get(&request_id).cloned(),
         }
     }
 
@@ -109,7 +119,7 @@ impl FakeNode {
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (say, words) = tokio::sync::mpsc::unbounded_channel();
         let address = plan.signer.address();
-        let life = Life { plan, socket, heard: Arc::clone(&heard), sent: HashMap::new() };
+        let life = Life { plan, socket, heard: Arc::clone(&heard), sent: HashMap::new(), served: HashMap::new() };
         tokio::spawn(life.run(words));
         Self { address, heard, say }
     }
@@ -133,6 +143,7 @@ struct Life {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     heard: Arc<Mutex<Heard>>,
     sent: HashMap<B256, (Job, Vec<u32>)>,
+    served: HashMap<B256, Vec<Window>>,
 }
 
 impl Life {
@@ -182,6 +193,20 @@ impl Life {
                 }
             }
             FromMeter::ReceiptAck { request_id, outcome } => self.heard.lock().unwrap().acks.push((request_id, outcome)),
+            FromMeter::ProofRequest { request_id } => {
+                let windows = (self.plan.proofs)(&self.served, request_id);
+                self.send(&FromNode::Proof { request_id, windows }).await;
+            }
+            FromMeter::Audit(job) => {
+                let earlier = {
+                    let mut heard = self.heard.lock().unwrap();
+                    heard.audits.push(job.clone());
+                    heard.audits.len() - 1
+                };
+                if let Some(result) = (self.plan.auditing)(&job, earlier) {
+                    self.send(&FromNode::AuditResult { audit_id: job.audit_id, result }).await;
+                }
+            }
         }
         true
     }
@@ -250,6 +275,7 @@ impl Life {
     ) {
         let Some((job, tokens)) = self.sent.remove(&request_id) else { return };
         let mut receipt = true_receipt(&job, &tokens);
+        self.served.insert(request_id, true_windows(&job.prompt, &tokens));
         change(&mut receipt);
         let signature = sign(&receipt, signer.as_ref().unwrap_or(&self.plan.signer));
         self.send(&FromNode::Finished { request_id, finish_reason, receipt, signature }).await;
@@ -286,6 +312,24 @@ pub fn sign(receipt: &ServiceReceipt, signer: &PrivateKeySigner) -> Bytes {
     typed::sign(&receipt.typed(), &domain(), signer).unwrap().into()
 }
 
+/// Windows of the scripted model: every state is a function of the tokens before it, as with a real one.
+pub fn true_windows(prompt: &[u32], completion: &[u32]) -> Vec<Window> {
+    let tokens = [prompt, completion].concat();
+    let layout = proof::layout(prompt.len() as u32, completion.len() as u32);
+    let window = |(index, (first, count)): (usize, (u64, u64))| Window {
+        index: index as u32,
+        first_position: first as u32,
+        count: count as u32,
+        digest: tokens_hash(&tokens[..(first + count) as usize]),
+    };
+    layout.enumerate().map(window).collect()
+}
+
+/// What an honest auditor finds.
+pub fn truth(job: &AuditJob) -> AuditOutcome {
+    AuditOutcome::Computed { windows: true_windows(&job.prompt, &job.completion), first_wrong: None }
+}
+
 /// What an honest node states of a job, with a proof that the meter can't know.
 pub fn true_receipt(job: &Job, tokens: &[u32]) -> ServiceReceipt {
     let parts = prompter().engine_parts();
@@ -302,7 +346,7 @@ pub fn true_receipt(job: &Job, tokens: &[u32]) -> ServiceReceipt {
         prompt_hash: tokens_hash(&job.prompt),
         completion_hash: tokens_hash(tokens),
         params_hash: job.params.hash(),
-        proof_root: B256::repeat_byte(0x77),
+        proof_root: proof::root(&true_windows(&job.prompt, tokens)),
         started_at: job.started_at,
         served_at: job.started_at,
     };

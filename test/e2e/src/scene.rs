@@ -31,11 +31,22 @@ impl Scene {
     ///
     /// Afterwards the network is stopped in order and forgotten; when `act` fails its folder with logs and state stays.
     pub fn play(name: &str, nodes: usize, fallback: bool, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        Self::play_with(name, nodes, fallback, |_| {}, act)
+    }
+
+    /// The same, on a network that `change` makes different.
+    pub fn play_with(
+        name: &str,
+        nodes: usize,
+        fallback: bool,
+        change: impl FnOnce(&mut Plan),
+        act: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         let unique = format!("{name}_{}", secret::random_hex(4)?);
         let workspace = Workspace::here();
         let dir = workspace.network_dir("e2e").join(&unique);
         let left = || format!("logs and state of this network: {}", dir.display());
-        let mut scene = Self::start(&workspace, &unique, nodes, fallback).with_context(left)?;
+        let mut scene = Self::start(&workspace, &unique, nodes, fallback, change).with_context(left)?;
         let result = act(&mut scene);
         if result.is_err()
             && let Some(obituary) = scene.network.obituary()
@@ -49,12 +60,13 @@ impl Scene {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
     }
 
-    fn start(workspace: &Workspace, unique: &str, nodes: usize, fallback: bool) -> Result<Self> {
+    fn start(workspace: &Workspace, unique: &str, nodes: usize, fallback: bool, change: impl FnOnce(&mut Plan)) -> Result<Self> {
         let stop = Stop::default();
         let parts = parts(workspace, &stop)?;
         let database = TestDatabase::create(unique)?;
         let dir = workspace.network_dir("e2e").join(unique);
-        let plan = Plan { nodes, fallback, database: database.plan()?, ..Plan::test(dir) };
+        let mut plan = Plan { nodes, fallback, database: database.plan()?, ..Plan::test(dir) };
+        change(&mut plan);
         let network = Network::start(plan, parts, &stop, &mut |line| println!("{line}"))?;
         Ok(Self { network, _database: database })
     }

@@ -76,6 +76,9 @@ id = "{MODEL_ID}"
 folder = {model}
 context_tokens = {CONTEXT_TOKENS}
 rates = [{{ credits_per_million_tokens = {rate} }}]
+
+[audits]
+rate_bps = {audit_rate_bps}
 "#,
             listen = self.ports.meter,
             admin = self.ports.meter_admin,
@@ -89,6 +92,7 @@ rates = [{{ credits_per_million_tokens = {rate} }}]
             fallback = fallback.join(", "),
             model = path(self.model),
             rate = self.plan.model_rate,
+            audit_rate_bps = self.plan.audit_rate_bps,
         );
         write(&folder.join("meter.toml"), &text)
     }

@@ -56,6 +56,8 @@ pub struct Plan {
     pub model_rate: u64,
     /// Project fee, basis points.
     pub fee_bps: u16,
+    /// Share of answers that the fallback node computes again, basis points.
+    pub audit_rate_bps: u32,
     /// Take 8545, 8080 and the like when they are free.
     pub well_known_ports: bool,
     /// Keep Ctrl-C at the terminal from the processes, so that they are stopped in order.
@@ -81,6 +83,7 @@ impl Plan {
             },
             model_rate: 4_000_000_000,
             fee_bps: 500,
+            audit_rate_bps: 200,
             well_known_ports: true,
             own_groups: true,
         }

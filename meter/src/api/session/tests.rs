@@ -70,6 +70,8 @@ impl Meter {
             deployment,
             fallback_operators: BTreeSet::new(),
             limits: Limits::default(),
+            audits: crate::config::AuditSettings::default(),
+            lot: Arc::new(|| 0),
             clock,
         });
         let settler = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x55)).unwrap();

@@ -6,10 +6,11 @@ use alloy::primitives::{B256, Bytes};
 use wire::settlement::{BatchProposal, Carry, DEADLINE_SECONDS_MAX, RECEIPTS_MAX, SignedBatch};
 use wire::{AccountId, OperatorId, merkle, rows};
 
+use super::audit::is_quarantined;
 use super::{Assignment, State, credits_or_zero, seconds};
 use crate::ledger::error::{CountersignError, LedgerError};
 use crate::ledger::rows::{BatchRow, CarryRow};
-use crate::ledger::types::{BatchState, ReceiptState};
+use crate::ledger::types::{AuditState, BatchState, ReceiptState};
 
 /// A proposal with the signature that it gets if the books agree, and the leaves of its receipts as the meter computed them.
 #[derive(Clone, Debug)]
@@ -89,6 +90,12 @@ fn owed_by_receipts(state: &State, proposal: &BatchProposal) -> Result<Sums, Cou
             (ReceiptState::AwaitingSignature, _) => return Err(refused("the node has not signed it")),
             (_, Some(_)) => return Err(refused("it stands in another batch")),
             _ => return Err(refused("it was refunded or is disputed")),
+        }
+        if row.audit == Some(AuditState::Pending) {
+            return Err(refused("its audit is not over"));
+        }
+        if is_quarantined(state, row.node) {
+            return Err(refused("its node failed an audit and is quarantined"));
         }
         let sum = owed.entry((OperatorId(row.operator), AccountId(row.account))).or_default();
         *sum = sum.saturating_add(row.amount);

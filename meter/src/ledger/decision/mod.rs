@@ -4,6 +4,7 @@
 //! transfers and balances can't part; `available + held + unsettled − written_off = net_deposited − settled` for every payer; a payer
 //! with a write-off has nothing available.
 
+pub(crate) mod audit; // an audit ends, a node is quarantined, its receipts are disputed
 pub(crate) mod batch; // a batch is signed
 pub(crate) mod chain; // the chain's facts are applied and undone
 pub(crate) mod request; // hold, capture, release and what happens to a receipt
@@ -15,7 +16,9 @@ use wire::{AccountId, Credits, OperatorId};
 
 use super::accounts::{LedgerAccount, Transfer, TransferKind};
 use super::error::LedgerError;
-use super::rows::{BatchRow, BlockRow, CarryRow, CursorRow, EventRow, HoldRow, KeyRow, NodeKeyRow, OperatorRow, PayerRow, ReceiptRow};
+use super::rows::{
+    BatchRow, BlockRow, CarryRow, CursorRow, EventRow, HoldRow, KeyRow, NodeKeyRow, OperatorRow, PayerRow, QuarantineRow, ReceiptRow,
+};
 
 /// Rows of one table: those that were loaded, those that changed.
 #[derive(Clone, Debug)]
@@ -92,6 +95,7 @@ pub(crate) struct State {
     pub(crate) events: Table<(B256, i64), EventRow>,
     pub(crate) operators: Table<OperatorId, OperatorRow>,
     pub(crate) node_keys: Table<Address, NodeKeyRow>,
+    pub(crate) quarantines: Table<Address, QuarantineRow>,
     /// Blocks to remember.
     pub(crate) blocks: Vec<BlockRow>,
     /// Blocks above this left the chain.

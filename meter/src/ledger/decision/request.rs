@@ -181,6 +181,8 @@ fn new_receipt(state: &State, capture: &Capture, hold: &HoldRow) -> Result<Recei
         leaf: None,
         created_at: seconds(state.now),
         signed_at: signed.then_some(seconds(state.now)),
+        audit: capture.audit,
+        auditor: None,
     })
 }
 
@@ -256,7 +258,9 @@ fn delivered(hold: &HoldRow, now: u64) -> Option<Capture> {
     let receipt = template.for_fewer(hold.delivered_tokens, completion_hash).ok()?;
     let receipt = ServiceReceipt { served_at: now.max(receipt.started_at), ..receipt };
     let fallback = hold.fallback == 1;
-    (hold.delivered_tokens > 0).then_some(Capture { receipt, signature: None, node, fallback, finish_reason: String::new() })
+    // Its token ids went with the process that had them, so there is nothing to audit.
+    let capture = Capture { receipt, signature: None, node, fallback, finish_reason: String::new(), audit: None };
+    (hold.delivered_tokens > 0).then_some(capture)
 }
 
 /// Attaches the node's signature; `proof_root` and `served_at` become the node's. Once signed, the first signature stands.
@@ -292,10 +296,15 @@ pub(crate) fn refund(state: &mut State, request_id: B256, refund_after_s: u64) -
     if row.state != ReceiptState::AwaitingSignature || !due {
         return false;
     }
+    give_back(state, request_id, ReceiptState::Refunded);
+    true
+}
+
+/// Moves the charge of an open receipt back to its payer, once: the reference is unique, and the receipt's state is `outcome` from here on.
+pub(super) fn give_back(state: &mut State, request_id: B256, outcome: ReceiptState) {
+    let Some(row) = state.receipts.get_mut(&request_id) else { return };
+    row.state = outcome;
     let (account, operator, amount, key) = (AccountId(row.account), OperatorId(row.operator), row.amount, row.key.clone());
-    if let Some(row) = state.receipts.get_mut(&request_id) {
-        row.state = ReceiptState::Refunded;
-    }
     if let Some(payer) = state.payers.get_mut(&account) {
         payer.unsettled -= amount;
     }
@@ -303,7 +312,6 @@ pub(crate) fn refund(state: &mut State, request_id: B256, refund_after_s: u64) -
         row.captured -= amount;
     }
     state.credit_payer(TransferKind::Refund, request_id.as_slice(), LedgerAccount::Unsettled(operator), account, amount);
-    true
 }
 
 /// The first field in which two receipts differ, other than those that only the node knows.

@@ -34,6 +34,9 @@ pub(super) const STATEMENTS: Statements = Statements {
     load_events_after: "SELECT row_to_json(chain_events)::text FROM chain_events WHERE block_number > $1::bigint AND applied = 1",
     load_operators: "SELECT row_to_json(operators)::text FROM operators WHERE operator = ANY (ARRAY(SELECT value::bigint FROM json_array_elements_text($1::json)))",
     load_node_keys: "SELECT row_to_json(node_keys)::text FROM node_keys WHERE node = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)))",
+    load_quarantines: "SELECT row_to_json(quarantines)::text FROM quarantines
+            WHERE node = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)
+                UNION SELECT node FROM receipts WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($2::json)))))",
     put_payers: "INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
             exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
             SELECT account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
@@ -57,12 +60,12 @@ pub(super) const STATEMENTS: Statements = Statements {
             template = excluded.template, delivered_tokens = excluded.delivered_tokens,
             delivered_hash = excluded.delivered_hash, reason = excluded.reason, ended_at = excluded.ended_at",
     put_receipts: "INSERT INTO receipts (request_id, account, operator, amount, key, model, node, fallback, finish_reason, state, receipt, signature,
-            seq, leaf, created_at, signed_at)
+            seq, leaf, created_at, signed_at, audit, auditor)
             SELECT request_id, account, operator, amount, key, model, node, fallback, finish_reason, state, receipt, signature,
-            seq, leaf, created_at, signed_at
+            seq, leaf, created_at, signed_at, audit, auditor
             FROM json_populate_recordset(NULL::receipts, $1::json)
             ON CONFLICT (request_id) DO UPDATE SET state = excluded.state, receipt = excluded.receipt, signature = excluded.signature, seq = excluded.seq,
-            leaf = excluded.leaf, signed_at = excluded.signed_at",
+            leaf = excluded.leaf, signed_at = excluded.signed_at, audit = excluded.audit, auditor = excluded.auditor",
     put_carries: "INSERT INTO carries (account, operator, amount)
             SELECT account, operator, amount
             FROM json_populate_recordset(NULL::carries, $1::json)
@@ -84,6 +87,11 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT node, operator, since, until
             FROM json_populate_recordset(NULL::node_keys, $1::json)
             ON CONFLICT (node) DO UPDATE SET operator = excluded.operator, since = excluded.since, until = excluded.until",
+    put_quarantines: "INSERT INTO quarantines (node, operator, request_id, reason, since, cleared_at)
+            SELECT node, operator, request_id, reason, since, cleared_at
+            FROM json_populate_recordset(NULL::quarantines, $1::json)
+            ON CONFLICT (node) DO UPDATE SET request_id = excluded.request_id, reason = excluded.reason, since = excluded.since,
+            cleared_at = excluded.cleared_at",
     put_chain_blocks: "INSERT INTO chain_blocks (number, hash, parent)
             SELECT number, hash, parent
             FROM json_populate_recordset(NULL::chain_blocks, $1::json)
@@ -114,18 +122,25 @@ pub(super) const STATEMENTS: Statements = Statements {
             OR instance NOT IN (SELECT instance FROM instances WHERE lease_until >= $1::bigint)) ORDER BY expires_at LIMIT 1000",
     holds_of_instance: "SELECT request_id::text FROM holds WHERE state = 'held' AND instance = $1 ORDER BY expires_at LIMIT 1000",
     receipts_to_refund: "SELECT request_id::text FROM receipts WHERE state = 'awaiting_signature' AND created_at <= $1::bigint LIMIT 1000",
+    audits_to_expire: "SELECT request_id::text FROM receipts WHERE audit = 'pending' AND created_at <= $1::bigint LIMIT 1000",
+    receipts_to_dispute: "SELECT request_id::text FROM receipts WHERE state IN ('awaiting_signature', 'signed')
+            AND node IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) LIMIT 1000",
     read_payer: "SELECT row_to_json(payers)::text FROM payers WHERE account = $1::bigint",
     read_payer_of_wallet: "SELECT row_to_json(payers)::text FROM payers WHERE opened = 1 AND wallet = $1::bytea",
     read_receipt: "SELECT row_to_json(receipts)::text FROM receipts WHERE request_id = $1::bytea",
     read_receipts: "SELECT row_to_json(receipts)::text FROM receipts WHERE account = $1::bigint AND position < $2::bigint ORDER BY position DESC LIMIT $3::bigint",
     read_awaiting: "SELECT row_to_json(receipts)::text FROM receipts WHERE state = 'awaiting_signature' AND node = $1::bytea ORDER BY position LIMIT 1000",
-    read_signed: "SELECT row_to_json(receipts)::text FROM receipts WHERE state = 'signed' ORDER BY position LIMIT $1::bigint",
+    read_signed: "SELECT row_to_json(receipts)::text FROM receipts WHERE state = 'signed' AND (audit IS NULL OR audit <> 'pending')
+            AND node NOT IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) ORDER BY position LIMIT $1::bigint",
+    read_batched: "SELECT row_to_json(receipts)::text FROM receipts WHERE state IN ('batched', 'settled') AND node = $1::bytea ORDER BY position DESC LIMIT 1000",
     read_leaves: "SELECT leaf::text FROM receipts WHERE seq = $1::bigint ORDER BY request_id",
     read_key: "SELECT row_to_json(key_usage)::text FROM key_usage WHERE key = $1",
     read_carries: "SELECT row_to_json(carries)::text FROM carries WHERE amount > 0 ORDER BY account, operator",
     read_batch: "SELECT row_to_json(batches)::text FROM batches WHERE seq = $1::bigint",
     read_open_batch: "SELECT row_to_json(batches)::text FROM batches WHERE state = 'signed' ORDER BY seq LIMIT 1",
     read_node_key: "SELECT row_to_json(node_keys)::text FROM node_keys WHERE node = $1::bytea",
+    read_quarantine: "SELECT row_to_json(quarantines)::text FROM quarantines WHERE node = $1::bytea AND cleared_at IS NULL",
+    read_quarantines: "SELECT row_to_json(quarantines)::text FROM quarantines ORDER BY since DESC, node LIMIT 1000",
     read_cursor: "SELECT row_to_json(chain_cursor)::text FROM chain_cursor",
     read_blocks: "SELECT row_to_json(chain_blocks)::text FROM chain_blocks ORDER BY number DESC LIMIT 256",
 };

@@ -66,7 +66,8 @@ macro_rules! receipts {
                 'amount', amount, 'key', key, 'model', model, 'node', '\x' || lower(hex(node)), 'fallback', fallback,
                 'finish_reason', finish_reason, 'state', state, 'receipt', receipt,
                 'signature', iif(signature IS NULL, NULL, '\x' || lower(hex(signature))), 'seq', seq,
-                'leaf', iif(leaf IS NULL, NULL, '\x' || lower(hex(leaf))), 'created_at', created_at, 'signed_at', signed_at)
+                'leaf', iif(leaf IS NULL, NULL, '\x' || lower(hex(leaf))), 'created_at', created_at, 'signed_at', signed_at,
+                'audit', audit, 'auditor', iif(auditor IS NULL, NULL, '\x' || lower(hex(auditor))))
             FROM receipts "#
     };
 }
@@ -110,6 +111,14 @@ macro_rules! node_keys {
     };
 }
 
+macro_rules! quarantines {
+    () => {
+        r#"SELECT json_object('node', '\x' || lower(hex(node)), 'operator', operator, 'request_id', '\x' || lower(hex(request_id)),
+                'reason', reason, 'since', since, 'cleared_at', cleared_at)
+            FROM quarantines "#
+    };
+}
+
 macro_rules! chain_blocks {
     () => {
         r#"SELECT json_object('number', number, 'hash', '\x' || lower(hex(hash)), 'parent', '\x' || lower(hex(parent)))
@@ -133,6 +142,8 @@ pub(super) const STATEMENTS: Statements = Statements {
     load_events_after: concat!(chain_events!(), "WHERE block_number > CAST($1 AS INTEGER) AND applied = 1"),
     load_operators: concat!(operators!(), "WHERE operator IN (SELECT value FROM json_each($1))"),
     load_node_keys: concat!(node_keys!(), "WHERE node IN (SELECT unhex(substr(value, 3)) FROM json_each($1))"),
+    load_quarantines: concat!(quarantines!(), "WHERE node IN (SELECT unhex(substr(value, 3)) FROM json_each($1))
+            OR node IN (SELECT node FROM receipts WHERE request_id IN (SELECT unhex(substr(value, 3)) FROM json_each($2)))"),
     put_payers: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
             exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
@@ -165,14 +176,14 @@ pub(super) const STATEMENTS: Statements = Statements {
             delivered_hash = excluded.delivered_hash, reason = excluded.reason, ended_at = excluded.ended_at",
     put_receipts: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO receipts (request_id, account, operator, amount, key, model, node, fallback, finish_reason, state, receipt, signature,
-            seq, leaf, created_at, signed_at)
+            seq, leaf, created_at, signed_at, audit, auditor)
             SELECT unhex(substr(value->>'request_id', 3)), value->>'account', value->>'operator', value->>'amount', value->>'key',
             value->>'model', unhex(substr(value->>'node', 3)), value->>'fallback', value->>'finish_reason', value->>'state',
             value->>'receipt', unhex(substr(value->>'signature', 3)), value->>'seq', unhex(substr(value->>'leaf', 3)),
-            value->>'created_at', value->>'signed_at'
+            value->>'created_at', value->>'signed_at', value->>'audit', unhex(substr(value->>'auditor', 3))
             FROM list WHERE true
             ON CONFLICT (request_id) DO UPDATE SET state = excluded.state, receipt = excluded.receipt, signature = excluded.signature, seq = excluded.seq,
-            leaf = excluded.leaf, signed_at = excluded.signed_at",
+            leaf = excluded.leaf, signed_at = excluded.signed_at, audit = excluded.audit, auditor = excluded.auditor",
     put_carries: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO carries (account, operator, amount)
             SELECT value->>'account', value->>'operator', value->>'amount'
@@ -203,6 +214,13 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT unhex(substr(value->>'node', 3)), value->>'operator', value->>'since', value->>'until'
             FROM list WHERE true
             ON CONFLICT (node) DO UPDATE SET operator = excluded.operator, since = excluded.since, until = excluded.until",
+    put_quarantines: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
+            INSERT INTO quarantines (node, operator, request_id, reason, since, cleared_at)
+            SELECT unhex(substr(value->>'node', 3)), value->>'operator', unhex(substr(value->>'request_id', 3)), value->>'reason',
+            value->>'since', value->>'cleared_at'
+            FROM list WHERE true
+            ON CONFLICT (node) DO UPDATE SET request_id = excluded.request_id, reason = excluded.reason, since = excluded.since,
+            cleared_at = excluded.cleared_at",
     put_chain_blocks: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO chain_blocks (number, hash, parent)
             SELECT value->>'number', unhex(substr(value->>'hash', 3)), unhex(substr(value->>'parent', 3))
@@ -240,18 +258,25 @@ pub(super) const STATEMENTS: Statements = Statements {
             OR instance NOT IN (SELECT instance FROM instances WHERE lease_until >= CAST($1 AS INTEGER))) ORDER BY expires_at LIMIT 1000"#,
     holds_of_instance: r#"SELECT '\x' || lower(hex(request_id)) FROM holds WHERE state = 'held' AND instance = $1 ORDER BY expires_at LIMIT 1000"#,
     receipts_to_refund: r#"SELECT '\x' || lower(hex(request_id)) FROM receipts WHERE state = 'awaiting_signature' AND created_at <= CAST($1 AS INTEGER) LIMIT 1000"#,
+    audits_to_expire: r#"SELECT '\x' || lower(hex(request_id)) FROM receipts WHERE audit = 'pending' AND created_at <= CAST($1 AS INTEGER) LIMIT 1000"#,
+    receipts_to_dispute: r#"SELECT '\x' || lower(hex(request_id)) FROM receipts WHERE state IN ('awaiting_signature', 'signed')
+            AND node IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) LIMIT 1000"#,
     read_payer: concat!(payers!(), "WHERE account = CAST($1 AS INTEGER)"),
     read_payer_of_wallet: concat!(payers!(), "WHERE opened = 1 AND wallet = unhex(substr($1, 3))"),
     read_receipt: concat!(receipts!(), "WHERE request_id = unhex(substr($1, 3))"),
     read_receipts: concat!(receipts!(), "WHERE account = CAST($1 AS INTEGER) AND position < CAST($2 AS INTEGER) ORDER BY position DESC LIMIT CAST($3 AS INTEGER)"),
     read_awaiting: concat!(receipts!(), "WHERE state = 'awaiting_signature' AND node = unhex(substr($1, 3)) ORDER BY position LIMIT 1000"),
-    read_signed: concat!(receipts!(), "WHERE state = 'signed' ORDER BY position LIMIT CAST($1 AS INTEGER)"),
+    read_signed: concat!(receipts!(), "WHERE state = 'signed' AND (audit IS NULL OR audit <> 'pending')
+            AND node NOT IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) ORDER BY position LIMIT CAST($1 AS INTEGER)"),
+    read_batched: concat!(receipts!(), "WHERE state IN ('batched', 'settled') AND node = unhex(substr($1, 3)) ORDER BY position DESC LIMIT 1000"),
     read_leaves: r#"SELECT '\x' || lower(hex(leaf)) FROM receipts WHERE seq = CAST($1 AS INTEGER) ORDER BY request_id"#,
     read_key: concat!(key_usage!(), "WHERE key = $1"),
     read_carries: concat!(carries!(), "WHERE amount > 0 ORDER BY account, operator"),
     read_batch: concat!(batches!(), "WHERE seq = CAST($1 AS INTEGER)"),
     read_open_batch: concat!(batches!(), "WHERE state = 'signed' ORDER BY seq LIMIT 1"),
     read_node_key: concat!(node_keys!(), "WHERE node = unhex(substr($1, 3))"),
+    read_quarantine: concat!(quarantines!(), "WHERE node = unhex(substr($1, 3)) AND cleared_at IS NULL"),
+    read_quarantines: concat!(quarantines!(), "ORDER BY since DESC, node LIMIT 1000"),
     read_cursor: r#"SELECT json_object('chain_id', chain_id, 'vault', '\x' || lower(hex(vault)), 'number', number,
             'hash', '\x' || lower(hex(hash)), 'settled_seq', settled_seq) FROM chain_cursor"#,
     read_blocks: concat!(chain_blocks!(), "ORDER BY number DESC LIMIT 256"),

@@ -12,7 +12,7 @@ use crate::ledger::decision::State;
 use crate::ledger::error::LedgerError;
 use crate::ledger::facts::{ChainEvent, Fact};
 use crate::ledger::rows::{
-    BatchRow, CarryRow, CursorRow, EventRow, HoldRow, KeyRow, NodeKeyRow, OperatorRow, PayerRow, ReceiptRow, TransferRow,
+    BatchRow, CarryRow, CursorRow, EventRow, HoldRow, KeyRow, NodeKeyRow, OperatorRow, PayerRow, QuarantineRow, ReceiptRow, TransferRow,
 };
 
 /// Blocks that are remembered, to find where a fork began.
@@ -24,6 +24,8 @@ pub(crate) struct Touched {
     pub(crate) accounts: BTreeSet<u32>,
     pub(crate) requests: BTreeSet<B256>,
     pub(crate) keys: BTreeSet<String>,
+    /// Whether quarantines are needed, of `nodes` and of the nodes of the receipts in `requests`.
+    pub(crate) quarantines: bool,
     /// Whether the chain's rows are needed: cursor, carries, batches and what follows here.
     pub(crate) chain: bool,
     pub(crate) seqs: BTreeSet<u64>,
@@ -90,6 +92,12 @@ impl Connection {
                 state.keys.load(row.key.clone(), row);
             }
         }
+        if touched.quarantines {
+            let nodes = bytes_json(touched.nodes.iter())?;
+            for row in self.rows::<QuarantineRow>(statements.load_quarantines, &[&nodes, &requests]).await? {
+                state.quarantines.load(row.node, row);
+            }
+        }
         if touched.chain {
             let accounts = json(&state.payers.iter().map(|payer| payer.account).collect::<Vec<_>>())?;
             for row in self.rows::<CarryRow>(statements.load_carries, &[&accounts]).await? {
@@ -135,6 +143,7 @@ impl Connection {
         self.put(statements.put_holds, state.holds.changed()).await?;
         self.put(statements.put_receipts, state.receipts.changed()).await?;
         self.put(statements.put_key_usage, state.keys.changed()).await?;
+        self.put(statements.put_quarantines, state.quarantines.changed()).await?;
         if state.cursor.changed().next().is_some() || state.batches.changed().next().is_some() {
             self.write_chain(state).await?;
         }

@@ -1,6 +1,7 @@
 //! The ledger's behaviours, the same on both stores. PostgreSQL runs where `DATABASE_URL` names a server; each test has a schema of
 //! its own there, and drops it.
 
+mod audits;
 mod batches;
 mod crashes;
 mod facts;
@@ -208,7 +209,7 @@ fn receipt(account: AccountId, seed: u64, amount: u32) -> ServiceReceipt {
 }
 
 fn capture(receipt: ServiceReceipt, signature: Option<Bytes>) -> Capture {
-    Capture { receipt, signature, node: NODE, fallback: false, finish_reason: "stop".to_owned() }
+    Capture { receipt, signature, node: NODE, fallback: false, finish_reason: "stop".to_owned(), audit: None }
 }
 
 fn signature() -> Bytes {
