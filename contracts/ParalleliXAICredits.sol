@@ -16,6 +16,7 @@ import {IParalleliXSettlement} from "./interfaces/IParalleliXSettlement.sol";
 import {BatchRows} from "./libraries/BatchRows.sol";
 import {CreditTransfer} from "./libraries/CreditTransfer.sol";
 import {DebitSlot} from "./libraries/DebitSlot.sol";
+import {OperatorSlot} from "./libraries/OperatorSlot.sol";
 import {Suspension} from "./libraries/Suspension.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
@@ -33,9 +34,9 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
     using TypedData for SpendAuthorization;
 
     uint256 private constant BPS = 10_000;
-    /// @dev Accounts' velocity bases lie in transient storage at this slot with the account id in its 32 low, zero bits.
-    bytes32 private constant VELOCITY_BASE_SLOT =
-        keccak256("ParalleliXAICredits.velocityBase") & ~bytes32(uint256(type(uint32).max));
+    /// @dev Accounts' velocity marks lie in transient storage at this slot with the account id in its 32 low, zero bits.
+    bytes32 private constant VELOCITY_MARK_SLOT =
+        keccak256("ParalleliXAICredits.velocityMark") & ~bytes32(uint256(type(uint32).max));
 
     constructor(IERC20 token_, address owner_, uint40 exitDelay_, uint40 velocityWindow_)
         CreditsState(token_, owner_, exitDelay_, velocityWindow_)
@@ -90,12 +91,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         require(liabilities_ <= MAX_CREDITS, CreditsOverflow(liabilities_, MAX_CREDITS));
         uint32 id = _openedAccount(owner_);
         Account storage account = _accounts[id];
-        uint256 netDeposited = uint256(account.netDeposited) + amount;
+        uint256 netDeposited = uint256(_netDeposited(account)) + amount;
         require(netDeposited <= MAX_CREDITS, CreditsOverflow(netDeposited, MAX_CREDITS));
 
         _head.liabilities = uint64(liabilities_);
-        account.netDeposited = uint64(netDeposited);
-        _syncLimit(account);
+        _storeCeilings(account, account.slot, uint64(netDeposited), _authorizedCum(account));
 
         emit Deposited(id, msg.sender, amount, uint64(netDeposited));
 
@@ -155,13 +155,12 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         DebitSlot slot = account.slot;
         uint64 cumulative = uint64(Math.min(uint256(slot.settled()) + authorization.cap, MAX_CREDITS));
         if (slot.isLive()) {
-            _requireGrowth(slot, account.authorizedCum, cumulative, authorization.exposure, deadline);
+            _requireGrowth(slot, _authorizedCum(account), cumulative, authorization.exposure, deadline);
         }
 
-        account.authorizedCum = cumulative;
         account.authNonce = authorization.nonce + 1;
-        account.slot = slot.withExposure(authorization.exposure).withDeadline(deadline)
-            .withLimit(_limit(account.netDeposited, cumulative));
+        slot = slot.withExposure(authorization.exposure).withDeadline(deadline);
+        _storeCeilings(account, slot, _netDeposited(account), cumulative);
 
         emit Authorized({
             account: id,
@@ -178,12 +177,11 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         Account storage account = _accounts[id];
         uint32 nonce = account.authNonce;
         DebitSlot slot = account.slot;
-        uint64 cumulative = uint64(Math.min(account.authorizedCum, uint256(slot.settled()) + slot.exposure()));
+        uint64 cumulative = uint64(Math.min(_authorizedCum(account), uint256(slot.settled()) + slot.exposure()));
         uint40 deadline = uint40(Math.min(slot.settleDeadline(), block.timestamp + exitDelay));
 
-        account.authorizedCum = cumulative;
         account.authNonce = nonce + 1;
-        account.slot = slot.withDeadline(deadline).withLimit(_limit(account.netDeposited, cumulative));
+        _storeCeilings(account, slot.withDeadline(deadline), _netDeposited(account), cumulative);
 
         emit Revoked(id, cumulative, deadline, nonce);
     }
@@ -215,17 +213,6 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         );
     }
 
-    /// @dev For changes of `netDeposited` alone.
-    function _syncLimit(Account storage account) private {
-        DebitSlot slot = account.slot;
-        uint64 limit = _limit(account.netDeposited, account.authorizedCum);
-        if (limit != slot.limit()) account.slot = slot.withLimit(limit);
-    }
-
-    function _limit(uint64 netDeposited, uint64 authorizedCum) private pure returns (uint64) {
-        return netDeposited < authorizedCum ? netDeposited : authorizedCum;
-    }
-
     // Withdrawal
 
     /// @inheritdoc IParalleliXAICredits
@@ -237,9 +224,8 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         uint64 free_ = _free(account);
         require(amount <= free_, InsufficientFreeCredits(free_, amount));
 
-        uint64 netDeposited = account.netDeposited - amount;
-        account.netDeposited = netDeposited;
-        _syncLimit(account);
+        uint64 netDeposited = _netDeposited(account) - amount;
+        _storeCeilings(account, account.slot, netDeposited, _authorizedCum(account));
         _head.liabilities -= amount;
 
         emit Withdrawn(id, to, amount, netDeposited);
@@ -307,58 +293,56 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
         unchecked {
             for (; offset < end; offset += BatchRows.ROW_SIZE) {
                 (uint256 id, uint256 cumulative) = rows.row(offset);
-                DebitSlot slot = _accounts[id].slot;
+                Account storage account = _accounts[id];
+                DebitSlot slot = account.slot;
                 uint256 settled = slot.settled();
-                uint256 ceiling = _ceiling(id, slot);
 
-                if (cumulative > ceiling || cumulative <= settled) {
-                    cumulative = _shorten({
-                        seq: seq, id: id, operator: operator, cumulative: cumulative, settled: settled, ceiling: ceiling
-                    });
-                    if (cumulative == settled) continue;
+                if (cumulative <= settled) {
+                    emit RowShort(seq, uint32(id), uint32(operator), 0, 0);
+                    continue;
                 }
-                _accounts[id].slot = slot.withDebit(cumulative, block.timestamp);
+                uint256 ceiling = _ceiling(id, slot);
+                if (cumulative > ceiling) {
+                    uint256 reached = ceiling > settled ? ceiling : settled;
+                    emit RowShort(
+                        seq, uint32(id), uint32(operator), uint64(cumulative - settled), uint64(reached - settled)
+                    );
+                    if (reached == settled) continue;
+                    cumulative = reached;
+                }
+                account.slot = slot.withDebit(cumulative, block.timestamp);
                 total += cumulative - settled;
             }
         }
     }
 
-    /// @dev How far the account may be debited in this transaction, zero when not at all: to its limit, and to one exposure
-    /// above its base, which is what `settled` was when this transaction first came to it. The base, plus one, is kept in
-    /// transient storage. Going by the time alone, a second transaction of one block would get through, or a second row of
-    /// one batch would not. Unknown accounts have no deadline ahead.
+    /// @dev How far the account may be debited now: to its limit, and to one exposure above what `settled` was when this
+    /// transaction first came to it. That mark is kept in transient storage: going by the time alone, a second transaction
+    /// of one block would get through, or a second row of one batch would not. The mark is zero when another transaction
+    /// debited the account within the window. Unknown accounts have no deadline ahead.
     function _ceiling(uint256 id, DebitSlot slot) private returns (uint256 ceiling) {
-        TransientSlot.Uint256Slot baseSlot = (VELOCITY_BASE_SLOT | bytes32(id)).asUint256();
-        // No term passes 65 bits.
+        TransientSlot.Uint256Slot mark = (VELOCITY_MARK_SLOT | bytes32(id)).asUint256();
+        // No sum passes 65 bits, and no debit lies in the future.
         unchecked {
-            uint256 basePlusOne = uint256(slot.settled()) + 1;
-            if (block.timestamp < uint256(slot.lastSettledAt()) + velocityWindow) basePlusOne = baseSlot.tload();
-            else baseSlot.tstore(basePlusOne);
-
-            if (basePlusOne != 0 && slot.isLive()) {
-                ceiling = basePlusOne - 1 + slot.exposure();
-                if (ceiling > slot.limit()) ceiling = slot.limit();
+            ceiling = uint256(slot.settled()) + slot.exposure();
+            if (block.timestamp - slot.lastSettledAt() < velocityWindow) {
+                uint256 marked = mark.tload();
+                if (marked < ceiling) ceiling = marked;
+            } else {
+                mark.tstore(ceiling);
             }
+            if (ceiling > slot.limit()) ceiling = slot.limit();
+            if (block.timestamp > slot.settleDeadline()) ceiling = 0;
         }
-    }
-
-    /// @dev Reports a row that debits less than it asks for, and says how far it goes: to the ceiling, or nowhere.
-    function _shorten(uint64 seq, uint256 id, uint256 operator, uint256 cumulative, uint256 settled, uint256 ceiling)
-        private
-        returns (uint256 reached)
-    {
-        uint256 requested = cumulative > settled ? cumulative - settled : 0;
-        reached = requested != 0 && ceiling > settled ? ceiling : settled;
-
-        emit RowShort(seq, uint32(id), uint32(operator), uint64(requested), uint64(reached - settled));
     }
 
     /// @param amount At most 63 bits.
     function _creditOperator(uint256 id, uint256 amount) private {
-        Operator storage operator = _operators[id];
-        require(operator.payout != address(0), OperatorUnknown(uint32(id)));
+        OperatorSlot slot = _operators[id];
+        require(slot.isKnown(), OperatorUnknown(uint32(id)));
+        if (amount == 0) return;
 
-        if (amount != 0) operator.claimable += uint64(amount);
+        _operators[id] = slot.withClaimable(slot.claimable() + uint64(amount));
     }
 
     /// @param total At most 63 bits.
@@ -372,50 +356,47 @@ contract ParalleliXAICredits is CreditsWiring, Multicall, ReentrancyGuardTransie
 
     /// @inheritdoc IParalleliXAICredits
     function claim(uint32 operatorId) external nonReentrant {
-        Operator storage operator = _operators[operatorId];
-        require(operator.payout != address(0), OperatorUnknown(operatorId));
-        uint64 amount = operator.claimable;
+        OperatorSlot slot = _operators[operatorId];
+        require(slot.isKnown(), OperatorUnknown(operatorId));
+        uint64 amount = slot.claimable();
         if (amount == 0) return;
 
-        operator.claimable = 0;
+        _operators[operatorId] = slot.withClaimable(0);
         _head.liabilities -= amount;
 
-        emit Claimed(operatorId, operator.payout, amount);
+        emit Claimed(operatorId, slot.payout(), amount);
 
-        _token.push(operator.payout, amount);
+        _token.push(slot.payout(), amount);
     }
 
     /// @inheritdoc IParalleliXAICredits
     function claimMany(uint32[] calldata operatorIds) external nonReentrant {
         uint256 beforeWei = _token.balanceOf(address(this));
-        uint64 paid = 0;
+        uint256 paid = 0;
 
-        // At most the liabilities.
-        unchecked {
-            for (uint256 i = 0; i < operatorIds.length; ++i) {
-                paid += _tryClaim(operatorIds[i]);
+        for (uint256 i = 0; i < operatorIds.length; ++i) {
+            uint32 operatorId = operatorIds[i];
+            OperatorSlot slot = _operators[operatorId];
+            uint64 amount = slot.claimable();
+            if (amount == 0) continue;
+
+            // The credits are gone before the transfer, and come back if it fails.
+            _operators[operatorId] = slot.withClaimable(0);
+            if (!_token.trySafeTransfer(slot.payout(), CreditTransfer.toWei(amount))) {
+                _operators[operatorId] = slot;
+                emit ClaimFailed(operatorId);
+                continue;
             }
+            // At most the liabilities, which fit 63 bits.
+            unchecked {
+                paid += amount;
+            }
+
+            emit Claimed(operatorId, slot.payout(), amount);
         }
-        _head.liabilities -= paid;
+        _head.liabilities -= uint64(paid);
 
-        _token.requirePaid(beforeWei, CreditTransfer.toWei(paid));
-    }
-
-    /// @dev The credits are gone before the transfer, and come back if it fails.
-    function _tryClaim(uint32 operatorId) private returns (uint64) {
-        Operator storage operator = _operators[operatorId];
-        (uint64 amount, address payout) = (operator.claimable, operator.payout);
-        if (amount == 0) return 0;
-
-        operator.claimable = 0;
-        if (!_token.trySafeTransfer(payout, CreditTransfer.toWei(amount))) {
-            operator.claimable = amount;
-            emit ClaimFailed(operatorId);
-            return 0;
-        }
-
-        emit Claimed(operatorId, payout, amount);
-        return amount;
+        _token.requirePaid(beforeWei, CreditTransfer.toWei(uint64(paid)));
     }
 
     /// @inheritdoc IParalleliXAICredits

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 
 import {OperatorRegistry} from "../contracts/OperatorRegistry.sol";
 import {ParalleliXAICredits} from "../contracts/ParalleliXAICredits.sol";
@@ -45,6 +46,8 @@ contract Deploy {
     error WrongChain(uint256 actual, uint256 configured);
     /// @notice Thrown when an address that must be set is missing from the file.
     error MissingAddress(string key);
+    /// @notice Thrown when the token of the file is no contract, or counts in other decimals than PRLX's 18.
+    error NotThePrlxToken(address token, uint256 decimals);
     /// @notice Thrown when a deployed contract does not say what it was told.
     error DeployedOtherwise(string what);
 
@@ -64,6 +67,8 @@ contract Deploy {
     function _deploy(Config memory config) private returns (Deployment memory deployment) {
         deployment.deployBlock = block.number;
 
+        if (config.token != address(0)) _requirePrlx(config.token);
+
         vm.startBroadcast();
         (, address deployer,) = vm.readCallers();
         deployment.prlx = config.token == address(0) ? _deployTestToken(config) : config.token;
@@ -78,6 +83,13 @@ contract Deploy {
         // The owner completes this with `acceptOwnership`.
         if (deployer != config.owner) deployment.credits.transferOwnership(config.owner);
         vm.stopBroadcast();
+    }
+
+    /// @dev A credit is 10^9 wei of a token with 18 decimals.
+    function _requirePrlx(address token) private view {
+        require(token.code.length != 0, NotThePrlxToken(token, 0));
+        uint8 decimals = IERC20Metadata(token).decimals();
+        require(decimals == 18, NotThePrlxToken(token, decimals));
     }
 
     function _deployTestToken(Config memory config) private returns (address) {
@@ -145,7 +157,8 @@ contract Deploy {
         require(value != address(0), MissingAddress(key));
     }
 
-    /// @dev What an earlier run wrote counts only if its contracts stand on this chain.
+    /// @dev What an earlier run wrote counts only if its contracts stand on this chain, and were wired: forge writes the file
+    /// before it sends anything, so a run that broke off in between left a vault that nobody ever used.
     function _standing(Config memory config) private view returns (bool, Deployment memory deployment) {
         if (!vm.exists(config.output)) return (false, deployment);
 
@@ -157,7 +170,7 @@ contract Deploy {
         deployment.settlement = ParalleliXSettlement(vm.parseJsonAddress(json, ".settlement"));
         bool standing = vm.parseJsonUint(json, ".chainId") == config.chainId
             && address(deployment.credits).code.length != 0 && address(deployment.registry).code.length != 0
-            && address(deployment.settlement).code.length != 0;
+            && address(deployment.settlement).code.length != 0 && deployment.credits.settlement() != address(0);
         return (standing, deployment);
     }
 

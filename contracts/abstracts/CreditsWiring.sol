@@ -74,7 +74,7 @@ abstract contract CreditsWiring is CreditsState {
     function setOperatorPayout(uint32 operator, address payout) external onlyCaller(registry) {
         _requirePayable(payout);
 
-        _operators[operator].payout = payout;
+        _operators[operator] = _operators[operator].withPayout(payout);
 
         emit OperatorPayoutSet(operator, payout);
     }

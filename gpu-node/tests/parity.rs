@@ -13,9 +13,8 @@ use gpu_node::model::ModelFolder;
 use prompt::{Message, Prompter};
 use serde::Deserialize;
 
-/// f32 choices with a gap below this may fall either way when weights and activations are rounded to 8 bits: half of the greatest
-/// difference that llama.cpp's own 8-bit arithmetic makes here, and less than a fifth of a nat.
-const NEAR_TIE: f64 = 0.25;
+/// A choice may move where f32's gap is below so many times what llama.cpp's own 8-bit arithmetic moves a logit.
+const NEAR_TIE: f64 = 4.0;
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -121,7 +120,7 @@ fn logits_are_as_near_to_f32_as_llama_cpps_own_8_bit_arithmetic() {
     let mut decoder = Decoder::load(&folder, CpuBackend::new(2), 1024, 512).unwrap();
 
     let (mut ours, mut theirs, mut steps, mut agreed, mut agreed_q8) = (Vec::new(), Vec::new(), 0, 0, 0);
-    let (mut equal_answers, mut unexplained) = (0, Vec::new());
+    let (mut equal_answers, mut gaps) = (0, Vec::new());
     for chat in &chats {
         let mut first_difference = None;
         for (step, (choice, logits)) in logits_along(&mut decoder, chat).into_iter().enumerate() {
@@ -136,9 +135,7 @@ fn logits_are_as_near_to_f32_as_llama_cpps_own_8_bit_arithmetic() {
             }
             let gap = exact[0] - exact[1];
             first_difference = first_difference.or(Some((step, gap)));
-            if gap >= NEAR_TIE {
-                unexplained.push((&chat.user, step, gap));
-            }
+            gaps.push((&chat.user, step, gap));
         }
         match first_difference {
             None => equal_answers += 1,
@@ -151,6 +148,8 @@ fn logits_are_as_near_to_f32_as_llama_cpps_own_8_bit_arithmetic() {
         chats.len()
     );
     eprintln!("its own 8-bit arithmetic: {agreed_q8} of {steps} choices, {theirs:.4}");
-    assert_eq!(unexplained, []);
+    gaps.retain(|(_, _, gap)| *gap >= NEAR_TIE * theirs);
+    assert_eq!(gaps, [], "choices that rounding does not explain");
+    assert!(agreed + 6 >= agreed_q8, "{agreed} choices agree with f32, {agreed_q8} of llama.cpp's 8-bit arithmetic");
     assert!(ours <= 1.1 * theirs, "logits differ from f32 by {ours:.4}, llama.cpp's 8-bit arithmetic by {theirs:.4}");
 }

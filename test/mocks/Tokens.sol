@@ -11,6 +11,7 @@ contract HostileToken is ERC20 {
         TakesExtra,
         MovesNothing,
         ReturnsFalse,
+        ReturnsNothing,
         Reenters
     }
 
@@ -19,6 +20,7 @@ contract HostileToken is ERC20 {
     address public target;
     bytes public payload;
     bool public reentryFailed;
+    bool public reentryPassed;
 
     constructor(address holder, uint256 amountWei) ERC20("Hostile", "HOST") {
         _mint(holder, amountWei);
@@ -39,20 +41,32 @@ contract HostileToken is ERC20 {
     function transfer(address to, uint256 value) public override returns (bool) {
         require(!refused[to], "refused");
         if (mode == Mode.MovesNothing) return true;
-        return _misbehave(msg.sender) && super.transfer(to, value);
+        return _answer(_misbehave(msg.sender) && super.transfer(to, value));
     }
 
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         if (mode == Mode.MovesNothing) return true;
-        return _misbehave(from) && super.transferFrom(from, to, value);
+        return _answer(_misbehave(from) && super.transferFrom(from, to, value));
+    }
+
+    /// @dev Ends the call without any return data, as some old tokens do.
+    function _answer(bool done) private view returns (bool) {
+        if (mode == Mode.ReturnsNothing) {
+            assembly ("memory-safe") {
+                return(0, 0)
+            }
+        }
+        return done;
     }
 
     function _misbehave(address from) private returns (bool) {
         if (mode == Mode.ReturnsFalse) return false;
         if (mode == Mode.TakesExtra) _burn(from, 1);
-        if (mode == Mode.Reenters) {
+        // Only the contract that is calling is reentered: to any other this would be an ordinary call.
+        if (mode == Mode.Reenters && msg.sender == target) {
             (bool done,) = target.call(payload);
-            reentryFailed = !done;
+            if (done) reentryPassed = true;
+            else reentryFailed = true;
         }
         return true;
     }

@@ -10,21 +10,33 @@ contract Wallet {
         Reverts,
         WrongMagic,
         BurnsGas,
-        ReturnsBomb
+        ReturnsBomb,
+        Reenters
     }
 
-    address public immutable signer;
+    address public signer;
     Mode public mode;
+    address private reentered;
+    bytes private payload;
 
     constructor(address signer_) {
         signer = signer_;
+    }
+
+    function setSigner(address signer_) external {
+        signer = signer_;
+    }
+
+    function setReentry(address target_, bytes calldata payload_) external {
+        (mode, reentered, payload) = (Mode.Reenters, target_, payload_);
     }
 
     function setMode(Mode mode_) external {
         mode = mode_;
     }
 
-    function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
+    /// @dev Not `view`, so that it can try to reenter; whoever asks asks by a static call.
+    function isValidSignature(bytes32 digest, bytes calldata signature) external returns (bytes4) {
         require(mode != Mode.Reverts, "refused");
         if (mode == Mode.WrongMagic) return 0xffffffff;
         if (mode == Mode.BurnsGas) while (true) {}
@@ -32,6 +44,10 @@ contract Wallet {
             assembly ("memory-safe") {
                 return(0, 1000000)
             }
+        }
+        if (mode == Mode.Reenters) {
+            (bool done,) = reentered.call(payload);
+            require(!done, "reentered");
         }
         return ECDSA.recover(digest, signature) == signer ? this.isValidSignature.selector : bytes4(0xffffffff);
     }
@@ -54,5 +70,10 @@ contract Bundler {
                 }
             }
         }
+    }
+
+    /// @dev Within a transaction of its own, so that `gasLimit` is what the call gets.
+    function tryCall(address target, bytes calldata call, uint256 gasLimit) external returns (bool done) {
+        (done,) = target.call{gas: gasLimit}(call);
     }
 }

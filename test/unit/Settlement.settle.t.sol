@@ -217,6 +217,24 @@ contract SettleTest is Base {
         assertEq(vault.fees(), 15, "fees");
     }
 
+    function test_RowsExactlyAtACeilingAreNotShort() public {
+        vm.recordLogs();
+        _settle(abi.encodePacked(opals, uint16(2), a, uint64(100), b, uint64(1)));
+        assertEq(vm.getRecordedLogs().length, 2, "the two events of a batch, and none of a short row");
+        assertEq(_view(a).settled, 100, "exactly one exposure");
+        uint64 free = vault.free(b);
+        vm.prank(bob);
+        vault.withdraw(free, bob);
+        _skip(VELOCITY_WINDOW);
+        vm.recordLogs();
+        _settle(_rows(opals, b, 101));
+        assertEq(vm.getRecordedLogs().length, 2, "exactly one exposure again");
+        _skip(VELOCITY_WINDOW);
+        vm.recordLogs();
+        _settle(_rows(opals, a, 101));
+        assertEq(vm.getRecordedLogs().length, 2, "well below it");
+    }
+
     function test_LimitClampsToWhatIsDeposited() public {
         vm.prank(alice);
         vault.revoke();
@@ -300,6 +318,30 @@ contract SettleTest is Base {
         bundler.callAll(address(settlement), calls);
 
         assertEq(_view(a).settled, 100, "settled");
+    }
+
+    /// @dev Each account has a mark of its own: a richer account's rows in between widen nobody's window.
+    function test_MarksOfManyAccountsDoNotMix() public {
+        uint32[8] memory accounts;
+        (accounts[0], accounts[1]) = (a, b);
+        for (uint256 i = 2; i < 8; ++i) {
+            (address payer, uint256 key) = makeActor(string.concat("payer ", vm.toString(i)));
+            vm.prank(alice);
+            prlx.transfer(payer, 10_000 * WEI_PER_CREDIT);
+            accounts[i] = _fund(payer, key, 10_000, 10_000, uint48(100 * (i + 1)));
+        }
+        bytes memory rows = abi.encodePacked(opals, uint16(16));
+        for (uint256 pass = 1; pass <= 2; ++pass) {
+            for (uint256 i = 0; i < 8; ++i) {
+                rows = bytes.concat(rows, abi.encodePacked(accounts[i], uint64(pass == 1 ? 50 : 9_000)));
+            }
+        }
+
+        _settle(rows);
+
+        for (uint256 i = 0; i < 8; ++i) {
+            assertEq(_view(accounts[i]).settled, i < 2 ? 100 : 100 * (i + 1), "one exposure each");
+        }
     }
 
     function test_ContractSettlerSigns() public {

@@ -107,6 +107,16 @@ contract VaultWiringTest is Base {
         vm.prank(owner);
         vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
         fresh.initialize(address(settlement), address(0), guardian);
+        Settlement its = System.settlement(fresh, registry, owner, settler, guardian, FEE_BPS);
+        vm.prank(owner);
+        vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
+        fresh.initialize(address(its), address(registry), address(0));
+        vm.prank(owner);
+        vm.expectRevert(abi.encodeWithSelector(IParalleliXAICredits.InvalidAddress.selector, address(0)));
+        fresh.initialize(address(0), address(registry), guardian);
+        vm.prank(owner);
+        vm.expectPartialRevert(IParalleliXAICredits.ForeignSettlement.selector);
+        fresh.proposeSettlement(address(settlement));
     }
 
     function test_SettlementChangesAfterTwiceTheExitDelay() public {
@@ -150,6 +160,14 @@ contract VaultWiringTest is Base {
             abi.encodeWithSelector(IParalleliXAICredits.ProposalNotReady.selector, readyAt, readyAt + 7 days)
         );
         vault.acceptSettlement();
+
+        vm.prank(owner);
+        vault.proposeSettlement(address(next));
+        (, readyAt) = vault.proposedSettlement();
+        vm.warp(readyAt + 7 days);
+        vm.prank(owner);
+        vault.acceptSettlement();
+        assertEq(vault.settlement(), address(next), "accepted in the last second");
 
         vm.prank(owner);
         vault.proposeSettlement(address(next));

@@ -29,6 +29,8 @@ interface Vm {
     function stopPrank() external;
     function assume(bool condition) external pure;
     function getCode(string calldata artifact) external view returns (bytes memory);
+    function store(address target, bytes32 slot, bytes32 value) external;
+    function load(address target, bytes32 slot) external view returns (bytes32);
     function etch(address target, bytes calldata code) external;
     function expectRevert() external;
     function expectRevert(bytes4 selector) external;
@@ -42,6 +44,7 @@ interface Vm {
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
 
     function readFile(string calldata path) external view returns (string memory);
+    function readFileBinary(string calldata path) external view returns (bytes memory);
     function writeJson(string calldata json, string calldata path) external;
     function createDir(string calldata path, bool recursive) external;
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
@@ -62,6 +65,12 @@ interface Vm {
     function toString(uint256 value) external pure returns (string memory);
     function toString(address value) external pure returns (string memory);
     function envOr(string calldata name, string calldata fallbackValue) external view returns (string memory);
+    function envOr(string calldata name, uint256 fallbackValue) external view returns (uint256);
+    function snapshotState() external returns (uint256 snapshot);
+    function revertToState(uint256 snapshot) external returns (bool done);
+    function setEnv(string calldata name, string calldata value) external;
+    function writeFile(string calldata path, string calldata data) external;
+    function removeFile(string calldata path) external;
     function exists(string calldata path) external view returns (bool);
     function readCallers() external returns (uint8 mode, address sender, address origin);
     function startBroadcast() external;

@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod bench; // `cargo xtask bench`
+pub mod mutate; // `cargo xtask mutate`
+pub mod prove; // `cargo xtask prove` and `cargo xtask deep`
 pub mod suite; // `cargo xtask test`
 pub mod up; // `cargo xtask up`
 

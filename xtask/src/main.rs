@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
+use xtask::mutate;
+use xtask::prove;
 use xtask::stop::Stop;
 use xtask::suite::{self, Step};
 use xtask::up::{self, Wish};
@@ -45,6 +47,25 @@ enum Command {
         #[arg(long, value_enum, value_name = "STEP")]
         only: Option<Step>,
     },
+    /// Run slither and prove the contracts' rules with halmos; needs Python, and PyPI at the first run
+    Prove,
+    /// Run the invariants and the model's streams at full depth; takes an hour or more
+    Deep,
+    /// Break the contracts in many small ways and count how many the tests find; lists the survivors
+    Mutate {
+        /// Only every n-th mutant
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        every: usize,
+        /// Pass over the first ones
+        #[arg(long, default_value_t = 0, value_name = "COUNT")]
+        skip: usize,
+        /// Only files whose path contains this
+        #[arg(long, value_name = "PART")]
+        file: Option<String>,
+        /// How many to test at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Measure one part; prints lines `figure NAME VALUE UNIT`
     Bench {
         /// What to measure
@@ -59,6 +80,11 @@ fn main() -> ExitCode {
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
+        Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
+        Command::Mutate { every, skip, file, jobs } => {
+            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs }, &stop).map(|()| true)
+        }
         Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
     });
     match result {

@@ -50,7 +50,7 @@ impl Default for EngineConfig {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             max_active: 16,
             max_queued: 64,
-            prefill_chunk_tokens: 128,
+            prefill_chunk_tokens: 64,
             kv_budget_bytes: 2 << 30,
             context_tokens: None,
         }

@@ -228,6 +228,8 @@ impl<B: Backend> Scheduler<B> {
         if shares.is_empty() {
             return;
         }
+        // Before the step's tokens go out: whoever has one sees the memory that it took.
+        self.publish(&mut self.shared.lock().load);
         let (mut rows, mut tokens) = (Vec::new(), Vec::new());
         for share in &shares {
             let sequence = &self.active[share.sequence];

@@ -4,13 +4,12 @@
 
 pub mod gguf;
 pub mod reference;
+pub mod weights;
 
 use std::fs;
 use std::path::Path;
 
 use gpu_node::model::import::Progress;
-use gpu_node::model::import::writer::{TensorSpec, WeightsWriter};
-use gpu_node::model::panels::quantize;
 use serde_json::{Map, Value, json};
 
 pub const DIM: usize = 64;
@@ -82,8 +81,7 @@ pub fn tensor_shapes() -> Vec<(String, Vec<usize>)> {
 /// Writes the model; `edit` may change a tensor's values by name.
 pub fn write_model(dir: &Path, edit: impl Fn(&str, &mut Vec<f32>)) {
     let mut noise = Noise(7);
-    let mut specs = Vec::new();
-    let mut data = Vec::new();
+    let mut tensors = Vec::new();
     for (name, shape) in tensor_shapes() {
         let count = shape.iter().product();
         let mut values = if shape.len() == 1 { vec![1.0; count] } else { noise.take(count, 0.5) };
@@ -92,23 +90,9 @@ pub fn write_model(dir: &Path, edit: impl Fn(&str, &mut Vec<f32>)) {
             values[EOS as usize * DIM..(EOS as usize + 1) * DIM].fill(0.0);
         }
         edit(&name, &mut values);
-        specs.push(match shape[..] {
-            [rows, columns] => TensorSpec::matrix(name, rows, columns),
-            _ => TensorSpec::vector(name, count),
-        });
-        data.push((shape, values));
+        tensors.push((name, shape, values));
     }
-    let mut out = WeightsWriter::create(&dir.join("model.safetensors"), specs).unwrap();
-    for (shape, values) in data {
-        match shape[..] {
-            [_, columns] => {
-                let (values, scales) = quantize(&values, columns).unwrap();
-                out.matrix(&values, &scales).unwrap();
-            }
-            _ => out.vector(&values).unwrap(),
-        }
-    }
-    out.finish().unwrap();
+    weights::write_panels(&dir.join("model.safetensors"), &tensors);
 
     let config = json!({"model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": DIM, "intermediate_size": HIDDEN,
         "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM, "vocab_size": VOCAB,

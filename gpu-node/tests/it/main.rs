@@ -14,3 +14,5 @@ mod rig;
 mod terms;
 mod tiny;
 mod verify;
+#[path = "../common/weights.rs"]
+mod weights;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use gpu_node::model::import::writer::{TensorSpec, WeightsWriter};
-use gpu_node::model::panels::quantize;
 use serde_json::{Map, Value, json};
+
+use crate::weights::write_panels;
 
 const DIM: usize = 32;
 const VOCAB: usize = 260;
@@ -51,20 +51,10 @@ fn write_weights(path: &Path) {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     };
-    let specs = shapes.iter().map(|(name, shape)| match shape[..] {
-        [rows, columns] => TensorSpec::matrix(name, rows, columns),
-        _ => TensorSpec::vector(name, shape[0]),
-    });
-    let mut out = WeightsWriter::create(path, specs.collect()).unwrap();
-    for (_, shape) in &shapes {
-        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|_| number()).collect();
-        match shape[..] {
-            [_, columns] => {
-                let (values, scales) = quantize(&values, columns).unwrap();
-                out.matrix(&values, &scales).unwrap();
-            }
-            _ => out.vector(&values).unwrap(),
-        }
+    let mut tensors = Vec::new();
+    for (name, shape) in shapes {
+        let values = (0..shape.iter().product::<usize>()).map(|_| number()).collect();
+        tensors.push((name, shape, values));
     }
-    out.finish().unwrap();
+    write_panels(path, &tensors);
 }

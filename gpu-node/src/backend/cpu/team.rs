@@ -2,7 +2,8 @@
 //!
 //! A decode step has a hundred regions of some ten microseconds, so waking threads for each would cost more than the work.
 //! Members spin for a moment and then park. Tasks are claimed one by one: a member that the system has put aside claims
-//! nothing and delays nobody.
+//! nothing and delays nobody. One that is put aside in the middle of a task delays everybody, by a time slice of the other
+//! program; when that happens the caller goes on alone for a while, which is what there is to have on a busy machine.
 #![allow(unsafe_code)] // A region borrows its caller's stack; the two places that rely on it say why they may.
 
 use std::cell::UnsafeCell;
@@ -10,11 +11,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 /// Pauses before a waiting member parks, about 20 µs: longer than the gap between regions, shorter than a time slice.
 const SPINS_BEFORE_PARK: u32 = 600;
 /// Pauses before the caller yields while another member finishes its task.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
+
+/// A wait for another member's task that means it was put aside; a task takes some ten microseconds.
+const PUT_ASIDE: Duration = Duration::from_micros(200);
+/// How long the caller then works alone before it tries again: long beside a time slice, which the try may cost.
+const ALONE: Duration = Duration::from_millis(60);
 
 type Job = *const (dyn Fn(usize) + Sync);
 
@@ -44,6 +51,8 @@ struct Member {
 pub struct Team {
     shared: Arc<Shared>,
     members: Vec<Member>,
+    /// Until when the caller works alone.
+    alone_until: Option<Instant>,
 }
 
 impl Team {
@@ -57,7 +66,7 @@ impl Team {
             stop: AtomicBool::new(false),
         });
         let members = (1..threads).filter_map(|index| Member::start(&shared, index)).collect();
-        Self { shared, members }
+        Self { shared, members, alone_until: None }
     }
 
     pub fn threads(&self) -> usize {
@@ -66,7 +75,7 @@ impl Team {
 
     /// Calls `work(0..tasks)`, each once, on whichever members are free, and returns when all are done.
     pub fn run(&mut self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
-        if self.members.is_empty() || tasks <= 1 {
+        if self.members.is_empty() || tasks <= 1 || self.alone() {
             (0..tasks).for_each(work);
             return;
         }
@@ -85,12 +94,28 @@ impl Team {
         }
 
         while shared.work_one() {}
-        let mut spins = 0;
+        let (mut spins, mut waiting_since) = (0, None);
         while shared.finished.load(Ordering::Acquire) < tasks {
             spins += 1;
-            if spins < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { thread::yield_now() }
+            if spins < SPINS_BEFORE_YIELD {
+                std::hint::spin_loop();
+            } else {
+                waiting_since.get_or_insert_with(Instant::now);
+                thread::yield_now();
+            }
+        }
+        if waiting_since.is_some_and(|since: Instant| since.elapsed() >= PUT_ASIDE) {
+            self.alone_until = Some(Instant::now() + ALONE);
         }
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a task of a parallel region panicked");
+    }
+}
+
+impl Team {
+    /// Whether a member was put aside a short while ago.
+    fn alone(&mut self) -> bool {
+        self.alone_until = self.alone_until.filter(|until| Instant::now() < *until);
+        self.alone_until.is_some()
     }
 }
 
@@ -176,6 +201,22 @@ mod tests {
             });
             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "round {round}");
         }
+    }
+
+    #[test]
+    fn the_caller_alone_does_every_task_too() {
+        let mut team = Team::new(3);
+        team.alone_until = Some(Instant::now() + Duration::from_secs(3_600));
+        let caller = thread::current().id();
+        let sum = AtomicU64::new(0);
+        team.run(50, &|task| {
+            assert_eq!(thread::current().id(), caller);
+            sum.fetch_add(task as u64, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 1225);
+        team.alone_until = Some(Instant::now());
+        team.run(2, &|_| ());
+        assert!(team.alone_until.is_none(), "the others are asked again");
     }
 
     #[test]

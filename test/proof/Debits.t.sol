@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {vm} from "../utils/Vm.sol";
+import {SymbolicVault, svm} from "./SymbolicVault.sol";
+
+/// @notice I2, I3, I4 and I9 for any batch of one or two rows, from any state of the accounts.
+/// @dev The fee is zero, because a solver gets lost in `total * feeBps / 10_000` with both open; that a fee is rounded down
+/// and nothing lost is in `SettleFuzzTest` and in the invariants.
+contract DebitsProof is SymbolicVault {
+    function _debit(bytes memory rows, uint256 feeBps) private returns (bool done) {
+        vm.prank(SETTLEMENT);
+        (done,) = address(vault).call(abi.encodeCall(vault.debitBatch, (1, rows, uint16(feeBps))));
+    }
+
+    /// @dev What one transaction may do to an account, whatever the rows ask for.
+    function _isDebit(State memory before, State memory got) private view returns (bool ok) {
+        bool moved = got.settled != before.settled;
+        ok = _and(_rules(got), got.settled >= before.settled);
+        unchecked {
+            ok = _and(ok, got.settled - before.settled <= before.exposure);
+            ok = _and(ok, _if(moved, block.timestamp >= before.lastSettledAt + VELOCITY_WINDOW));
+        }
+        ok = _and(ok, _if(moved, block.timestamp <= before.settleDeadline));
+        ok = _and(ok, _if(moved, got.lastSettledAt == block.timestamp));
+        ok = _and(ok, _if(!moved, got.lastSettledAt == before.lastSettledAt));
+        ok = _and(ok, got.netDeposited == before.netDeposited);
+        ok = _and(ok, got.authorizedCum == before.authorizedCum);
+        ok = _and(ok, got.exposure == before.exposure);
+        ok = _and(ok, got.settleDeadline == before.settleDeadline);
+        ok = _and(ok, got.authNonce == before.authNonce);
+        ok = _and(ok, got.owner == before.owner);
+    }
+
+    function check_OneRow() public {
+        State memory alice = _anyState(1, ALICE);
+        uint256 cumulative = svm.createUint(64, "cumulative");
+
+        bool done = _debit(abi.encodePacked(uint32(1), uint16(1), uint32(1), uint64(cumulative)), 0);
+
+        State memory got = _state(1);
+        bool ok = _and(done, _isDebit(alice, got));
+        unchecked {
+            uint256 debited = got.settled - alice.settled;
+            ok = _and(ok, _or(debited == 0, got.settled <= cumulative));
+            ok = _and(ok, _claimable(1) + _fees() == debited);
+            ok = _and(ok, _fees() == 0);
+            // Not short without a reason.
+            bool fits = _and(block.timestamp <= alice.settleDeadline, cumulative <= alice.limit);
+            fits = _and(fits, block.timestamp >= alice.lastSettledAt + VELOCITY_WINDOW);
+            fits = _and(fits, cumulative <= alice.settled + alice.exposure);
+            ok = _and(ok, _if(_and(fits, cumulative >= alice.settled), got.settled == cumulative));
+        }
+        assert(ok);
+    }
+
+    function check_TwoRowsOfOneAccount() public {
+        State memory alice = _anyState(1, ALICE);
+        uint256 first = svm.createUint(64, "first");
+        uint256 second = svm.createUint(64, "second");
+
+        bytes memory rows = abi.encodePacked(
+            uint32(1), uint16(1), uint32(1), uint64(first), uint32(2), uint16(1), uint32(1), uint64(second)
+        );
+        bool done = _debit(rows, 0);
+
+        State memory got = _state(1);
+        unchecked {
+            bool conserved = _claimable(1) + _claimable(2) + _fees() == got.settled - alice.settled;
+            assert(_and(_and(done, conserved), _isDebit(alice, got)));
+        }
+    }
+
+    function check_TwoRowsOfTwoAccounts() public {
+        State memory alice = _anyState(1, ALICE);
+        State memory bob = _anyState(2, BOB);
+        uint256 first = svm.createUint(64, "first");
+        uint256 second = svm.createUint(64, "second");
+
+        bytes memory rows = abi.encodePacked(uint32(1), uint16(2), uint32(1), uint64(first), uint32(2), uint64(second));
+        bool done = _debit(rows, 0);
+
+        State memory gotAlice = _state(1);
+        State memory gotBob = _state(2);
+        unchecked {
+            uint256 debited = gotAlice.settled - alice.settled + gotBob.settled - bob.settled;
+            bool conserved = _and(_claimable(1) + _fees() == debited, _claimable(2) == 0);
+            assert(_and(_and(done, conserved), _and(_isDebit(alice, gotAlice), _isDebit(bob, gotBob))));
+        }
+    }
+
+    /// @dev A settlement contract that asks for more than the vault's ceiling gets nothing.
+    function check_FeeCeiling() public {
+        State memory alice = _anyState(1, ALICE);
+        uint256 feeBps = svm.createUint(16, "feeBps");
+        vm.assume(feeBps > 3_000);
+
+        bool done = _debit(abi.encodePacked(uint32(1), uint16(1), uint32(1), type(uint64).max), feeBps);
+
+        assert(_and(!done, _state(1).settled == alice.settled));
+    }
+}
