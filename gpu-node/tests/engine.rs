@@ -63,27 +63,28 @@ fn wait_until_idle(engine: &EngineHandle) {
     }
 }
 
-/// Hidden states of a sequence fed `cut` tokens at a time, beside another sequence when `company` is set.
-fn hidden(dir: &tempfile::TempDir, isa: Isa, threads: usize, tokens: &[u32], cut: usize, company: bool) -> Vec<u32> {
+/// Hidden states of a sequence fed `cut` tokens at a time, after the rows of so many other sequences.
+fn hidden(dir: &tempfile::TempDir, isa: Isa, threads: usize, tokens: &[u32], cut: usize, company: usize) -> Vec<u32> {
     let folder = ModelFolder::open(dir.path(), 1, &|_| ()).unwrap();
     let mut decoder = Decoder::load(&folder, CpuBackend::with_isa(threads, isa), CONTEXT, 512).unwrap();
-    let pages = tokens.len().div_ceil(PAGE_TOKENS) as u32;
-    let mut pool = decoder.pool(2 * pages as usize).unwrap();
+    let (pages, sequences) = (tokens.len().div_ceil(PAGE_TOKENS) as u32, company as u32 + 1);
+    let mut pool = decoder.pool((sequences * pages) as usize).unwrap();
     // Interleaved and backwards: places of pages mean nothing.
-    let [other, mine]: [Vec<PageId>; 2] = [0, 1].map(|which| (0..pages).rev().map(|page| PageId(2 * page + which)).collect());
-    other.iter().chain(&mine).for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
-    let others = prompt(tokens.len(), 99);
+    let table = |sequence: u32| (0..pages).rev().map(|page| PageId(sequences * page + sequence)).collect();
+    let tables: Vec<Vec<PageId>> = (0..sequences).map(table).collect();
+    tables.iter().flatten().for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
+    let tables: Vec<&[PageId]> = tables.iter().map(Vec::as_slice).collect();
+    let others: Vec<Vec<u32>> = (0..company).map(|seed| prompt(tokens.len(), 99 + seed as u64)).collect();
     let mut out = StepOutput { keep_hidden: true, ..StepOutput::default() };
     let mut bits = Vec::new();
     for first in (0..tokens.len()).step_by(cut) {
         let end = (first + cut).min(tokens.len());
-        let mut rows: Vec<Row> = (first..end).map(|position| Row { sequence: 1, position }).collect();
-        let mut step_tokens = tokens[first..end].to_vec();
-        if company {
-            rows.splice(0..0, (first..end).map(|position| Row { sequence: 0, position }));
-            step_tokens.splice(0..0, others[first..end].iter().copied());
+        let (mut rows, mut step_tokens) = (Vec::new(), Vec::new());
+        for (sequence, tokens) in others.iter().map(Vec::as_slice).chain([tokens]).enumerate() {
+            rows.extend((first..end).map(|position| Row { sequence, position }));
+            step_tokens.extend_from_slice(&tokens[first..end]);
         }
-        decoder.step(&Placement { rows: &rows, tables: &[&other, &mine] }, &step_tokens, &mut pool, &[], &mut out);
+        decoder.step(&Placement { rows: &rows, tables: &tables }, &step_tokens, &mut pool, &[], &mut out);
         let own = out.hidden.len() - (end - first) * decoder.dim();
         bits.extend(out.hidden[own..].iter().map(|x| x.to_bits()));
     }
@@ -94,12 +95,12 @@ fn hidden(dir: &tempfile::TempDir, isa: Isa, threads: usize, tokens: &[u32], cut
 fn hidden_states_are_the_same_bits_for_prefill_decode_chunks_company_and_instruction_sets() {
     let dir = model();
     let tokens = prompt(200, 3);
-    let reference = hidden(&dir, Isa::Scalar, 1, &tokens, 1, false);
+    let reference = hidden(&dir, Isa::Scalar, 1, &tokens, 1, 0);
     for isa in Isa::available() {
-        for (cut, company) in [(200, false), (1, false), (16, true), (7, true), (1, true)] {
+        for (cut, company) in [(200, 0), (1, 0), (16, 1), (7, 2), (1, 1), (1, 5), (1, 63), (8, 63)] {
             for threads in [1, 2] {
                 let found = hidden(&dir, isa, threads, &tokens, cut, company);
-                assert!(found == reference, "{isa:?}, {cut} at a time, company {company}, {threads} threads");
+                assert!(found == reference, "{isa:?}, {cut} at a time, company of {company}, {threads} threads");
             }
         }
     }

@@ -13,6 +13,8 @@ use wire::node::{SamplingParams, TokenLogprobs};
 use super::logprobs::LogSoftmax;
 use crate::backend::cpu::{exp, weights};
 
+/// Logits of one block when the greatest are looked for.
+const BOUND_BLOCK: usize = 64;
 /// Candidates that top-p sorts at first; it sorts four times as many while they do not hold enough probability.
 const FIRST_SORTED: usize = 256;
 
@@ -153,7 +155,8 @@ impl Sampler {
         let allowed = |(logit, id): (&f32, u32)| (*logit > f32::NEG_INFINITY).then_some((*logit, id));
         let top_k = p.top_k as usize;
         if top_k > 0 && top_k < logits.len() {
-            candidates.extend(logits.iter().zip(0..).filter_map(allowed));
+            let least = reached_by(logits, top_k);
+            candidates.extend(logits.iter().zip(0..).filter(|(logit, _)| **logit >= least).filter_map(allowed));
             if top_k < candidates.len() {
                 candidates.select_nth_unstable_by(top_k - 1, likelier_first);
                 candidates.truncate(top_k);
@@ -184,6 +187,16 @@ impl Sampler {
         }
         // Rounding may leave the target at the total.
         candidates.last().map_or(likeliest, |(_, id)| *id)
+    }
+}
+
+/// A number that at least `count` logits reach, and that few others do: of the greatest logits of all blocks the `count`-th. So the
+/// `count` greatest are found among few, without sorting or copying a vocabulary.
+fn reached_by(logits: &[f32], count: usize) -> f32 {
+    let mut greatest: Vec<f32> = logits.chunks(BOUND_BLOCK).map(|block| block.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
+    match count.checked_sub(1).filter(|last| *last < greatest.len()) {
+        Some(last) => *greatest.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
+        None => f32::NEG_INFINITY,
     }
 }
 
@@ -263,6 +276,19 @@ mod tests {
             *counts.entry(Sampler::new(&params, &[], None).draw(&mut logits.to_vec()).unwrap().token).or_default() += 1;
         }
         counts
+    }
+
+    proptest! {
+        #[test]
+        fn the_greatest_logits_all_reach_the_bound(
+            logits in prop::collection::vec(prop_oneof![-9f32..9.0, Just(0.0), Just(-0.0), Just(f32::NEG_INFINITY)], 1..400),
+            count in 1usize..50,
+        ) {
+            let least = reached_by(&logits, count);
+            let mut sorted = logits.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            prop_assert!(sorted.iter().take(count).all(|logit| *logit >= least), "{least}");
+        }
     }
 
     #[test]

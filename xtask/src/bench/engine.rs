@@ -76,7 +76,9 @@ pub(super) fn run(workspace: &Workspace, stop: &Stop) -> Result<()> {
     println!("figure llama_cpp_q8_decode_contended_ratio {:.3} ratio", beside(&peer_contended, &peer_q8));
     println!("figure read_gb_per_s {:.2} GB/s", median(&quiet, "read_gb_per_s"));
     println!("figure read_bandwidth_share {:.3} ratio", median(&quiet, "read_bandwidth_share"));
-    println!("figure verify_time_ratio {:.3} ratio", median(&quiet, "verify_time_ratio"));
+    let mut verify = Command::new(&ours.gpu_node);
+    let verify = json(verify.args(["verify", "--bench", "--json", "--threads", THREADS, "--model"]).arg(&ours.model), stop)?;
+    println!("figure verify_time_ratio {:.3} ratio", number(&verify, "verify_time_ratio"));
     perplexity(&ours, &peer, &[("q8", &q8), ("q4_1", &source), ("f32", &f32)], &folder, stop)
 }
 
