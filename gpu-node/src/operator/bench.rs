@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use tokio::sync::mpsc;
 use wire::node::SamplingParams;
 
-use super::bandwidth;
+use crate::backend::cpu::read_gb_per_s;
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished};
 
 /// Asks for an answer that is longer than any measurement.
@@ -79,7 +79,7 @@ impl BenchArgs {
         // Before the bandwidth's own buffer, which is no part of serving.
         let peak_memory_mb = peak_memory_mb();
         for _ in 0..self.runs {
-            read.push(bandwidth::read_gb_per_s(threads)?);
+            read.push(read_gb_per_s(threads)?);
         }
         let (decode, read) = (median(decode), median(read));
         let figures = [

@@ -1,6 +1,5 @@
 //! The operator's command line, one file per subcommand.
 
-mod bandwidth;
 pub mod bench;
 mod chain;
 pub mod doctor;

@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod bandwidth;
 mod exps;
 mod isa;
 mod lanes;
@@ -18,6 +19,7 @@ use alloy::primitives::B256;
 
 use activations::{ActivationRow, Activations};
 use attention::{Reach, Stored};
+pub use bandwidth::read_gb_per_s;
 pub(crate) use exps::weights;
 pub use lanes::Isa;
 pub(crate) use math::exp;
