@@ -198,7 +198,7 @@ async fn refusals_are_those_of_completions_and_leave_the_key_free() {
     assert_eq!((status, &body["error"]["code"]), (StatusCode::PAYMENT_REQUIRED, &json!("insufficient_credits")));
     assert_eq!(answered(post(&network, &payer, "k1", json!({ "max_tokens": 0 }))).await.0, StatusCode::BAD_REQUEST);
     started(&network, &payer, "k1").await;
-    for key in ["", &"k".repeat(129), "\u{7f}"] {
+    for key in ["", &"k".repeat(129), "\u{e9}"] {
         let (status, body) = answered(post(&network, &payer, key, json!({}))).await;
         assert_eq!((status, &body["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_idempotency_key")), "{key}");
     }
@@ -238,7 +238,7 @@ async fn streams_end_with_the_credential_that_opened_them() {
     }
     // The completion went with its client, the job goes on.
     node.until("one cancel", |heard| (heard.cancels.len() == 1).then_some(())).await;
-    assert_eq!(network.serving.rooms().running_count(), 1);
+    until("one left", || async { (network.serving.rooms().running_count() == 1).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,7 +249,7 @@ async fn a_reader_hears_that_it_waits() {
     let path = started(&network, &payer, "k1").await;
     let mut lines = get(&network, &payer, &format!("{path}/events")).send().await.unwrap().bytes_stream();
     let first = lines.next().await.unwrap().unwrap();
-    assert_eq!(first, "event: state\ndata: {\"ahead\":0,\"state\":\"queued\"}\n\n");
+    assert_eq!(first, "event: state\ndata: {\"state\":\"queued\",\"ahead\":0}\n\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
