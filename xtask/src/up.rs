@@ -76,6 +76,8 @@ pub fn parts(workspace: &Workspace, release: bool, stop: &Stop, say: &mut dyn Fn
 /// The one file for scripts. Holds no secret, only the path of the file that does.
 fn write_network_file(workspace: &Workspace, network: &Network, depositor: &Depositor) -> Result<PathBuf> {
     let base = network.facts().meter_url();
+    // Passkeys are bound to a name, and an IP address is none.
+    let page = base.replacen("127.0.0.1", "localhost", 1);
     let operators: Vec<_> = network
         .operators
         .iter()
@@ -110,7 +112,7 @@ fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Pat
         r#"
 The network is up. Everything below works as pasted.
 
-  chat page      {base}/#key={key}
+  chat page      {page}/#key={key}
   API base       {base}/v1
   demo API key   {key}
   chain          {rpc}
