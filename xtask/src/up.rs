@@ -76,8 +76,6 @@ pub fn parts(workspace: &Workspace, release: bool, stop: &Stop, say: &mut dyn Fn
 /// The one file for scripts. Holds no secret, only the path of the file that does.
 fn write_network_file(workspace: &Workspace, network: &Network, depositor: &Depositor) -> Result<PathBuf> {
     let base = network.facts().meter_url();
-    // Passkeys are bound to a name, and an IP address is none.
-    let page = base.replacen("127.0.0.1", "localhost", 1);
     let operators: Vec<_> = network
         .operators
         .iter()
@@ -108,6 +106,8 @@ fn write_network_file(workspace: &Workspace, network: &Network, depositor: &Depo
 fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Path) -> Result<()> {
     let key = secret::read(&depositor.api_key_file)?;
     let base = network.facts().meter_url();
+    // Passkeys are bound to a name, and an IP address is none.
+    let page = base.replacen("127.0.0.1", "localhost", 1);
     println!(
         r#"
 The network is up. Everything below works as pasted.
