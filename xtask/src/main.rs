@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
+use xtask::kernels;
 use xtask::mutate;
 use xtask::prove;
 use xtask::stop::Stop;
@@ -47,6 +48,8 @@ enum Command {
         #[arg(long, value_enum, value_name = "STEP")]
         only: Option<Step>,
     },
+    /// Compile the CUDA kernels for every architecture, without a GPU, into `.parallelix/kernels`; a release build embeds them
+    Kernels,
     /// Run slither and prove the contracts' rules with halmos; needs Python, and PyPI at the first run
     Prove,
     /// Run the invariants and the model's streams at full depth; takes an hour or more
@@ -80,6 +83,11 @@ fn main() -> ExitCode {
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Kernels => kernels::run(&workspace, &stop, &mut |line| println!("{line}")).map(|(compiled, faults)| {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            println!("{compiled} pieces of machine code in {}", kernels::folder(&workspace).display());
+            faults.is_empty()
+        }),
         Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
         Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
         Command::Mutate { every, skip, file, jobs } => {

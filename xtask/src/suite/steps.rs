@@ -12,6 +12,7 @@ use super::postgres::{MISSING, Postgres};
 use super::summary::Count;
 use crate::build::{self, Binaries, PROCESSES};
 use crate::command;
+use crate::kernels;
 use crate::model;
 use crate::tools::{Tools, require};
 
@@ -26,6 +27,8 @@ pub enum Step {
     Contracts,
     /// Clippy over the workspace; warnings are errors.
     Lint,
+    /// Compiles the CUDA kernels for every architecture and looks at their machine code.
+    Kernels,
     /// Compiles everything once: binaries and tests.
     Build,
     /// The demo model, imported.
@@ -42,10 +45,11 @@ pub enum Step {
 
 impl Step {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tools,
         Self::Format,
         Self::Contracts,
+        Self::Kernels,
         Self::Build,
         Self::Lint,
         Self::Model,
@@ -79,6 +83,7 @@ impl Suite<'_> {
             Step::Tools => self.tools().map(drop),
             Step::Format => self.format(count),
             Step::Contracts => self.contracts(count),
+            Step::Kernels => self.kernels(count),
             Step::Build => self.binaries().map(drop),
             Step::Lint => self.lint(count),
             Step::Crates => self.crates(count),
@@ -110,6 +115,18 @@ impl Suite<'_> {
         self.show(self.forge(&tools).arg("build"), count)?;
         // A gas figure that is not the committed one fails: `cargo xtask bench gas` writes them anew.
         self.show(self.forge(&tools).arg("test").env("FORGE_SNAPSHOT_CHECK", "true"), count)
+    }
+
+    fn kernels(&self, count: &mut Count) -> Result<()> {
+        if !cfg!(target_os = "linux") {
+            println!("not compiled: NVIDIA publishes no compiler for this system");
+            return Ok(());
+        }
+        let (compiled, faults) = kernels::run(self.workspace, self.stop, &mut |line| println!("{line}"))?;
+        count.passed += compiled as u64;
+        count.failed += faults.len() as u64;
+        faults.iter().for_each(|fault| println!("{fault}"));
+        if faults.is_empty() { Ok(()) } else { bail!("{} kernels can't be used: {}", faults.len(), faults.join("; ")) }
     }
 
     fn forge(&self, tools: &Tools) -> Command {
