@@ -155,6 +155,7 @@ impl<B: Backend> Decoder<B> {
             AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim, window: config.sliding_window };
         let eps = config.norm_eps;
 
+        backend.begin_step(shape, placement, tokens, chosen);
         backend.embed(&self.embedding, tokens, &mut s.residual);
         for (index, layer) in self.layers.iter().enumerate() {
             backend.norm(&s.residual, &layer.attention_norm, eps, &mut s.normed);
@@ -175,18 +176,36 @@ impl<B: Backend> Decoder<B> {
             backend.project_add(&layer.down, &s.gated, &mut s.residual);
         }
         backend.norm(&s.residual, &self.final_norm, eps, &mut s.normed);
-        backend.digest(&s.normed, &mut out.digests);
-        if out.keep_hidden {
-            backend.read(&s.normed, &mut out.hidden);
-        }
-
-        out.logits.clear();
         if !chosen.is_empty() {
             backend.gather(&s.normed, chosen, &mut s.chosen);
             let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
             backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
+        }
+        backend.end_step();
+
+        backend.digest(&s.normed, &mut out.digests);
+        if out.keep_hidden {
+            backend.read(&s.normed, &mut out.hidden);
+        }
+        out.logits.clear();
+        if !chosen.is_empty() {
             backend.read(&s.logits, &mut out.logits);
         }
+    }
+
+    /// Where it computes.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Why the device computes nothing any more; the last step's results are worthless then.
+    pub fn fault(&self) -> Option<String> {
+        self.backend.fault()
+    }
+
+    /// Bytes that the pages of keys and values may take.
+    pub fn kv_budget_bytes(&self, configured: usize) -> usize {
+        self.backend.kv_budget_bytes(configured)
     }
 
     fn cache_shape(&self) -> CacheShape {

@@ -26,6 +26,8 @@ pub(super) struct Shared {
 struct State {
     queue: VecDeque<Queued>,
     stopped: bool,
+    /// Why the device computes nothing any more.
+    device_error: Option<String>,
     load: EngineLoad,
 }
 
@@ -44,7 +46,7 @@ impl Shared {
             memory_used_bytes: weight_bytes,
             ..EngineLoad::default()
         };
-        let state = State { queue: VecDeque::new(), stopped: false, load };
+        let state = State { queue: VecDeque::new(), stopped: false, device_error: None, load };
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
@@ -52,6 +54,9 @@ impl Shared {
         let mut state = self.lock();
         if state.stopped {
             return Err(Refusal::Stopped);
+        }
+        if let Some(reason) = &state.device_error {
+            return Err(Refusal::Device(reason.clone()));
         }
         if state.queue.len() >= self.max_queued {
             return Err(Refusal::Busy { queued: state.queue.len(), most: self.max_queued });
@@ -65,6 +70,10 @@ impl Shared {
     pub(super) fn load(&self) -> EngineLoad {
         let state = self.lock();
         EngineLoad { queued: state.queue.len(), ..state.load }
+    }
+
+    pub(super) fn device_error(&self) -> Option<String> {
+        self.lock().device_error.clone()
     }
 
     pub(super) fn stop(&self) {
@@ -154,6 +163,9 @@ impl<B: Backend> Scheduler<B> {
                 tracing::error!(reason, "engine step failed");
                 self.fail_all(&EngineFailure::Step(reason));
             }
+            if let Some(reason) = self.decoder.fault() {
+                self.lose_device(reason);
+            }
         }
         self.fail_all(&EngineFailure::Stopped);
         let waiting = std::mem::take(&mut self.shared.lock().queue);
@@ -222,6 +234,22 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
+    /// Fails everything, now and from here on: a device that failed gives no bits that could be trusted.
+    fn lose_device(&mut self, reason: String) {
+        tracing::error!(reason, "the device failed; this engine takes no more jobs");
+        let failure = EngineFailure::Device(reason.clone());
+        // First of all: who hears of the failure is refused from then on.
+        let waiting = {
+            let mut state = self.shared.lock();
+            state.device_error = Some(reason);
+            std::mem::take(&mut state.queue)
+        };
+        self.fail_all(&failure);
+        for queued in waiting {
+            let _ = queued.events.try_send(EngineEvent::Failed(failure.clone()));
+        }
+    }
+
     fn step(&mut self) {
         let started = Instant::now();
         let shares = self.plan();
@@ -240,6 +268,9 @@ impl<B: Backend> Scheduler<B> {
         let tables: Vec<&[PageId]> = self.active.iter().map(Sequence::pages).collect();
         let placement = Placement { rows: &rows, tables: &tables };
         self.decoder.step(&placement, &tokens, &mut self.pool, &chosen, &mut self.output);
+        if self.decoder.fault().is_some() {
+            return;
+        }
 
         let decoded = shares.iter().filter(|s| self.active[s.sequence].decodes()).count();
         let mut ended = Vec::new();

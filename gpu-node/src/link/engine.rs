@@ -44,6 +44,10 @@ impl Serve for EngineHandle {
             memory_used_bytes: load.memory_used_bytes as u64,
         }
     }
+
+    fn device_error(&self) -> Option<String> {
+        EngineHandle::device_error(self)
+    }
 }
 
 impl Audit for Auditor {
