@@ -26,3 +26,17 @@ DEVICE u16* head_page(const Cache& cache, u32 page, int kv_head) {
 
 // Positions that a row attends to, from `first` to its own.
 DEVICE int first_position(int position, int window) { return window > 0 && position + 1 > window ? position + 1 - window : 0; }
+
+// Operands of attention and of its merging.
+struct Attention {
+    const float* q;
+    const int* tiles;
+    int tile_count;
+    float* out;
+    signed char* values;
+    float* scales;
+    float* partials;
+    int heads;
+    int window;
+    int chunks_max;
+};

@@ -40,6 +40,15 @@ pub struct Row {
     pub position: usize,
 }
 
+/// The greatest logit of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greatest {
+    /// Its id, of equal ones the lowest.
+    pub token: u32,
+    /// Every logit of the position is a finite number.
+    pub all_finite: bool,
+}
+
 /// Shape of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheShape {
@@ -159,6 +168,10 @@ pub trait Backend: Send + Sized + 'static {
     fn gather(&mut self, x: &Self::Tensor, rows: &[usize], out: &mut Self::Tensor);
     /// [`crate::proof::position_digest`] of every row.
     fn digest(&mut self, x: &Self::Tensor, out: &mut Vec<Option<B256>>);
+    /// The greatest element of each row, of equal ones the first. False where copying the rows is as good, and nothing was found.
+    fn greatest(&mut self, _x: &Self::Tensor, _out: &mut Vec<Greatest>) -> bool {
+        false
+    }
     /// Copies all rows to host memory.
     fn read(&self, x: &Self::Tensor, out: &mut Vec<f32>);
 }

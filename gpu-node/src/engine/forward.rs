@@ -2,7 +2,7 @@
 
 use alloy::primitives::B256;
 
-use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
+use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
 use crate::model::{DecoderConfig, ModelFolder, WeightsError};
 
 /// Why a model was not loaded into a back end.
@@ -64,6 +64,10 @@ pub struct StepOutput {
     pub keep_hidden: bool,
     /// Final-norm hidden states `[rows × dim]`, when asked for.
     pub hidden: Vec<f32>,
+    /// Says that the greatest logit of each chosen row is enough; a device that finds it itself then keeps the logits.
+    pub greatest_suffices: bool,
+    /// Of each chosen row, where the device found them; `logits` is empty then.
+    pub greatest: Vec<Greatest>,
     /// Logits `[chosen rows × vocabulary]`.
     pub logits: Vec<f32>,
 }
@@ -188,7 +192,9 @@ impl<B: Backend> Decoder<B> {
             backend.read(&s.normed, &mut out.hidden);
         }
         out.logits.clear();
-        if !chosen.is_empty() {
+        out.greatest.clear();
+        let found = !chosen.is_empty() && out.greatest_suffices && backend.greatest(&s.logits, &mut out.greatest);
+        if !chosen.is_empty() && !found {
             backend.read(&s.logits, &mut out.logits);
         }
     }

@@ -70,7 +70,7 @@ pub enum StartError {
     Load(#[from] LoadError),
     #[error("kv_budget_bytes is {budget_bytes}, one page of this model's KV cache takes {page_bytes}; raise it")]
     NoPage { budget_bytes: usize, page_bytes: usize },
-    #[error("no card can be computed on: {0}; with `device = \"auto\"` or \"cpu\" the processor computes")]
+    #[error(transparent)]
     Device(#[from] NoDevice),
     #[error("{field} is 0; it must be at least 1")]
     Zero { field: &'static str },

@@ -265,6 +265,7 @@ impl<B: Backend> Scheduler<B> {
             tokens.extend_from_slice(&sequence.pending()[..share.rows]);
         }
         let chosen: Vec<usize> = shares.iter().filter(|s| s.draws).map(|s| s.first_row + s.rows - 1).collect();
+        self.output.greatest_suffices = shares.iter().filter(|s| s.draws).all(|s| self.active[s.sequence].takes_greatest());
         let tables: Vec<&[PageId]> = self.active.iter().map(Sequence::pages).collect();
         let placement = Placement { rows: &rows, tables: &tables };
         self.decoder.step(&placement, &tokens, &mut self.pool, &chosen, &mut self.output);
@@ -275,15 +276,20 @@ impl<B: Backend> Scheduler<B> {
         let decoded = shares.iter().filter(|s| self.active[s.sequence].decodes()).count();
         let mut ended = Vec::new();
         let mut logits = self.output.logits.chunks_exact_mut(self.decoder.vocab_size());
+        let mut greatest = self.output.greatest.iter();
         for share in &shares {
             let sequence = &mut self.active[share.sequence];
-            let logits = if share.draws { logits.next() } else { None };
+            let (logits, greatest) = if share.draws { (logits.next(), greatest.next()) } else { (None, None) };
             let digests = &self.output.digests[share.first_row..share.first_row + share.rows];
             if !sequence.advance(digests, &mut self.table) {
                 ended.push((share.sequence, Err(EngineFailure::NotFinite)));
                 continue;
             }
-            match logits.map(|logits| sequence.draw(logits)) {
+            let drawn = match greatest {
+                Some(greatest) => Some(sequence.draw_greatest(*greatest)),
+                None => logits.map(|logits| sequence.draw(logits)),
+            };
+            match drawn {
                 Some(Ok(None)) | None => {}
                 Some(Ok(Some(reason))) => ended.push((share.sequence, Ok(reason))),
                 Some(Err(error)) => ended.push((share.sequence, Err(error.into()))),

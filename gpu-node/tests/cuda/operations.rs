@@ -1,6 +1,8 @@
 //! Single operations, on both back ends, at odd shapes.
 
-use gpu_node::backend::{AttentionShape, Backend, CacheShape, CpuBackend, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row};
+use gpu_node::backend::{
+    AttentionShape, Backend, CacheShape, CpuBackend, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row,
+};
 use gpu_node::model::{PanelMatrix, RopeScaling, Weights};
 
 use super::common::Noise;
@@ -216,6 +218,9 @@ fn the_greatest_logit_is_the_first_of_equals() {
     let mut host = Vec::new();
     backend.read(&logits, &mut host);
     let first_greatest = |row: &[f32]| row.iter().enumerate().fold(0, |best, (id, logit)| if *logit > row[best] { id } else { best });
-    let expected: Vec<(u32, bool)> = host.chunks(vocabulary).map(|row| (first_greatest(row) as u32, true)).collect();
-    assert_eq!(backend.greatest(&logits), expected);
+    let of = |row: &[f32]| Greatest { token: first_greatest(row) as u32, all_finite: true };
+    let expected: Vec<Greatest> = host.chunks(vocabulary).map(of).collect();
+    let mut found = Vec::new();
+    assert!(backend.greatest(&logits, &mut found));
+    assert_eq!(found, expected);
 }

@@ -16,6 +16,7 @@ macro_rules! files {
 pub static SOURCES: &[(&str, &str)] = files![
     "argmax.cu",
     "attention.cu",
+    "attention_merge.cu",
     "copy.cu",
     "digest.cu",
     "embed.cu",

@@ -197,7 +197,7 @@ pub(super) fn attention(plan: &AttentionPlan, all: Attention, cache: Cache, plac
     };
     let mut launches = vec![Launch { shared_bytes: plan.shared_bytes, ..launch("attention", &plan.kernel, grid, 128, arguments.clone()) }];
     if plan.slots.is_some() {
-        launches.push(launch("attention", "attention_merge_f32", [all.tile_count, all.heads.div_ceil(4), 1], 128, arguments));
+        launches.push(launch("attention_merge", "attention_merge_f32", [all.tile_count, all.heads.div_ceil(4), 1], 128, arguments));
     }
     launches
 }
