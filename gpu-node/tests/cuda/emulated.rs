@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Calls into the compiled kernels.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs;
@@ -160,6 +160,8 @@ pub(crate) struct Emulated {
     /// Bytes that can still be allocated.
     pub(crate) free: RefCell<usize>,
     allocations: RefCell<u64>,
+    /// Every read has its lowest bit turned: a card with other bits.
+    pub(crate) flips: Cell<bool>,
 }
 
 impl Emulated {
@@ -172,7 +174,17 @@ impl Emulated {
             shared_bytes_max: 99 << 10,
         };
         let (recording, started, replayed, allocations) = Default::default();
-        Self { library, facts, recording, started, replayed, good: RefCell::new(usize::MAX), free: RefCell::new(1 << 30), allocations }
+        Self {
+            library,
+            facts,
+            recording,
+            started,
+            replayed,
+            good: RefCell::new(usize::MAX),
+            free: RefCell::new(1 << 30),
+            allocations,
+            flips: Cell::new(false),
+        }
     }
 
     fn run(&self, launch: &Launch) -> Result<(), Fault> {
@@ -255,6 +267,9 @@ impl Device for Emulated {
         from.check();
         // SAFETY: inside the piece.
         unsafe { from.start.add(GUARD + offset).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) }
+        if let Some(first) = bytes.first_mut().filter(|_| self.flips.get()) {
+            *first ^= 1;
+        }
         Ok(())
     }
 

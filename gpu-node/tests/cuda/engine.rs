@@ -8,6 +8,8 @@ use gpu_node::engine::{
     Cancel, Decoder, Engine, EngineConfig, EngineEvent, EngineFailure, EngineHandle, EngineJob, Finished, Refusal, StartError, StepOutput,
 };
 use gpu_node::model::ModelFolder;
+use gpu_node::model::random::{self, RandomShape};
+use gpu_node::operator::device::compare;
 use wire::node::SamplingParams;
 
 use super::common::{CONTEXT, Noise, write_model};
@@ -120,6 +122,45 @@ fn decoding_steps_are_recorded_once_and_replayed() {
     assert_eq!(*device.replayed.borrow(), 5);
     let started: HashMap<String, usize> = device.started.borrow().clone();
     assert_eq!(started["embed_f32"], 6);
+}
+
+#[test]
+fn without_memory_for_parts_attention_is_whole() {
+    let Some(backend) = emulated() else { return };
+    let dir = model();
+    let folder = open(&dir);
+    let tokens = prompt(71, 8);
+    let table = [PageId(1), PageId(0)];
+    let rows = |from: usize, to: usize| (from..to).map(|position| Row { sequence: 0, position }).collect::<Vec<_>>();
+    let (mut out, mut expected) = (StepOutput::default(), StepOutput::default());
+
+    let mut decoder = Decoder::load(&folder, backend, CONTEXT, 80).unwrap();
+    let mut pool = decoder.pool(2).unwrap();
+    decoder.step(&Placement { rows: &rows(0, 70), tables: &[&table] }, &tokens[..70], &mut pool, &[69], &mut out);
+    *decoder.backend().inner().free.borrow_mut() = 0;
+    decoder.step(&Placement { rows: &rows(70, 71), tables: &[&table] }, &tokens[70..], &mut pool, &[0], &mut out);
+    assert_eq!(decoder.fault(), None);
+    let started = decoder.backend().inner().started.borrow().clone();
+    assert!(started.contains_key("attention_whole_1_64") && !started.contains_key("attention_split_1_64"), "{started:?}");
+
+    let mut decoder = Decoder::load(&folder, CpuBackend::new(1), CONTEXT, 80).unwrap();
+    let mut pool = decoder.pool(2).unwrap();
+    table.iter().for_each(|page| decoder.prepare(&mut pool, *page).unwrap());
+    decoder.step(&Placement { rows: &rows(0, 71), tables: &[&table] }, &tokens, &mut pool, &[70], &mut expected);
+    assert_eq!((bits(&out.logits), out.digests[0]), (bits(&expected.logits), expected.digests[70]));
+}
+
+#[test]
+fn the_operators_comparison_finds_equal_values_and_differing_ones() {
+    let Some(backend) = emulated() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    random::write(dir.path(), RandomShape::Tiny, 1).unwrap();
+    assert!(compare(dir.path(), backend).unwrap() > 18_000);
+
+    let Some(backend) = emulated() else { return };
+    backend.inner().flips.set(true);
+    let error = compare(dir.path(), backend).unwrap_err().to_string();
+    assert!(error.contains("differ at"), "{error}");
 }
 
 #[test]

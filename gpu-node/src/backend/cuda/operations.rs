@@ -190,8 +190,14 @@ impl<D: Device> Backend for GpuBackend<D> {
             if count == 0 {
                 continue;
             }
-            let plan = plan::attention(shape, tile_count, self.inputs.chunks, single, self.device.facts().multiprocessors);
+            let multiprocessors = self.device.facts().multiprocessors;
+            let mut plan = plan::attention(shape, tile_count, self.inputs.chunks, single, multiprocessors);
             let room = self.partials.at_least(&self.device, plan.partial_bytes.max(4));
+            if matches!(room, Err(BackendError::OutOfMemory { .. })) {
+                // Without room for parts each CTA takes all chunks: slower, the same bits.
+                plan = plan::attention(shape, tile_count, self.inputs.chunks, single, 0);
+            }
+            let room = if plan.slots.is_some() { room } else { Ok(0) };
             let Some(partials) = self.sound(room) else { return };
             let all = launches::Attention {
                 q,
