@@ -65,6 +65,9 @@ enum Command {
         /// How many to test at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Forget what earlier runs found, which otherwise counts as long as the contracts are the same
+        #[arg(long)]
+        fresh: bool,
     },
     /// Measure one part; prints lines `figure NAME VALUE UNIT`
     Bench {
@@ -82,8 +85,8 @@ fn main() -> ExitCode {
         Command::Test { only } => suite::run(&workspace, only, &stop),
         Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
         Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
-        Command::Mutate { every, skip, file, jobs } => {
-            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs }, &stop).map(|()| true)
+        Command::Mutate { every, skip, file, jobs, fresh } => {
+            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs, fresh }, &stop).map(|()| true)
         }
         Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
     });
