@@ -59,6 +59,9 @@ enum Command {
         /// Only this part
         #[arg(long, value_enum, value_name = "PART")]
         only: Option<deep::Part>,
+        /// Which of the invariants' campaigns to start with
+        #[arg(long, default_value_t = 1, value_name = "CAMPAIGN")]
+        from: u32,
     },
     /// Break the contracts in many small ways and count how many the tests find; lists the survivors
     Mutate {
@@ -93,7 +96,7 @@ fn main() -> ExitCode {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
         Command::Prove { contract } => prove::prove(&workspace, contract.as_deref(), &stop).map(|()| true),
-        Command::Deep { only } => deep::run(&workspace, only, &stop).map(|()| true),
+        Command::Deep { only, from } => deep::run(&workspace, only, from, &stop).map(|()| true),
         Command::Mutate { every, skip, file, jobs, fresh } => {
             mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs, fresh }, &stop).map(|()| true)
         }
