@@ -250,6 +250,17 @@ contract StakeTest is Base {
         registry.slash(operator, 2, "c");
     }
 
+    function test_ASingleSlashedCreditIsSweptAndNoneIsNoEvent() public {
+        _slash(1, "a");
+        vm.prank(owner);
+        registry.sweepSlashed(owner);
+        assertEq(prlx.balanceOf(owner), WEI_PER_CREDIT, "swept");
+        vm.recordLogs();
+        vm.prank(owner);
+        registry.sweepSlashed(owner);
+        assertEq(vm.getRecordedLogs().length, 0, "nothing to say");
+    }
+
     function test_OnlyTheOwnerSweeps() public {
         vm.prank(disputer);
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, disputer));

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
+use xtask::deep;
 use xtask::mutate;
 use xtask::prove;
 use xtask::stop::Stop;
@@ -48,9 +49,20 @@ enum Command {
         only: Option<Step>,
     },
     /// Run slither and prove the contracts' rules with halmos; needs Python, and PyPI at the first run
-    Prove,
-    /// Run the invariants and the model's streams at full depth; takes an hour or more
-    Deep,
+    Prove {
+        /// Only the proofs of contracts that match this
+        #[arg(long, value_name = "REGEX")]
+        contract: Option<String>,
+    },
+    /// Run invariants, fuzz tests and the model's streams at full depth; takes an hour or more
+    Deep {
+        /// Only this part
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Option<deep::Part>,
+        /// Which of the invariants' campaigns to start with
+        #[arg(long, default_value_t = 1, value_name = "CAMPAIGN")]
+        from: u32,
+    },
     /// Break the contracts in many small ways and count how many the tests find; lists the survivors
     Mutate {
         /// Only every n-th mutant
@@ -83,8 +95,8 @@ fn main() -> ExitCode {
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
         Command::Test { only } => suite::run(&workspace, only, &stop),
-        Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
-        Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
+        Command::Prove { contract } => prove::prove(&workspace, contract.as_deref(), &stop).map(|()| true),
+        Command::Deep { only, from } => deep::run(&workspace, only, from, &stop).map(|()| true),
         Command::Mutate { every, skip, file, jobs, fresh } => {
             mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs, fresh }, &stop).map(|()| true)
         }

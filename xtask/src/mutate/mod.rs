@@ -3,6 +3,7 @@
 //! Each mutant is compiled without optimizer and tested in a copy of the contracts; one that no test fails on survives.
 //! Survivors are to be answered: by a test, or by a reason in `docs/trust.md`. A run that was stopped goes on where it was.
 
+mod compiler;
 mod journal;
 mod operators;
 
@@ -14,6 +15,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use compiler::Compiler;
 use journal::Journal;
 pub use operators::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
@@ -176,6 +178,7 @@ fn worker(run: &Run<'_>, number: usize) -> Result<()> {
     let Run { workspace, tools, stop, total, queue, found } = run;
     let folder = workspace.home().join("mutate").join(number.to_string());
     copy(workspace, &folder)?;
+    let _compiler = Compiler::start(&folder, stop)?;
     let clean = forge_test(tools, &folder, stop)?;
     ensure!(clean == Fate::Survived, "the tests do not pass on the contracts as they are; nothing to measure");
     loop {
