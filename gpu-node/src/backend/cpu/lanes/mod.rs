@@ -70,6 +70,15 @@ pub(super) trait Lanes {
     type V: Copy;
     type Sum: Copy;
     type Weights: Copy;
+    /// Four activations, in every lane.
+    type Activations: Copy;
+
+    /// Panels that a tile of products spans.
+    const TILE_PANELS: usize;
+    /// Most products (panels × tokens) of a tile: what the registers hold.
+    const TILE_PRODUCTS: usize;
+    /// Vectors that are summed side by side in attention.
+    const SUMS: usize;
 
     /// Asks for the cache line at `p`, which may be any address. A hint; no access.
     unsafe fn prefetch(p: *const u8);
@@ -90,8 +99,10 @@ pub(super) trait Lanes {
     unsafe fn weights(p: *const u8) -> Self::Weights;
     /// What [`Lanes::dot4`] starts from, so that it ends at Σ q·x; `correction` is −128 · Σ x of the block.
     unsafe fn start(correction: i32) -> Self::Sum;
-    /// Adds to each lane the products of its four weights and the four activations at `x`. Exact.
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum;
+    /// Four activations from `x` on.
+    unsafe fn activations(x: *const i8) -> Self::Activations;
+    /// Adds to each lane the products of its four weights and the four activations. Exact.
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum;
     /// Exact: block sums are below 2²⁴.
     unsafe fn to_f32(sum: Self::Sum) -> Self::V;
 }
