@@ -1,10 +1,14 @@
 //! Sixteen lanes on each instruction set. Every function gives the same bits on all of them.
 #![allow(unsafe_code)] // Vector intrinsics; the rule for callers stands at the trait.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{Neon, NeonDot};
 pub(super) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, AvxVnni};
@@ -24,6 +28,11 @@ pub enum Isa {
     /// AVX-512 with the byte dot product.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with the byte dot product.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -39,6 +48,13 @@ impl Isa {
                 out.push(Self::AvxVnni);
             }
             out.push(Self::Avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                out.push(Self::NeonDot);
+            }
+            out.push(Self::Neon);
         }
         out.push(Self::Scalar);
         out
@@ -57,6 +73,10 @@ impl Isa {
             Self::AvxVnni => "AVX-VNNI",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "AVX-512 VNNI",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "NEON dot product",
         }
     }
 }
