@@ -134,19 +134,26 @@ unsafe fn attend_tile<L: Lanes, const Q: usize>(head_dim: usize, stored: Stored<
         end = end.max(query.reach.length.div_ceil(PAGE_TOKENS));
     }
     let mut merged = [(f32::NEG_INFINITY, 0.0f32); Q];
+    let mut weights = [[0.0f32; PAGE_TOKENS]; Q];
+    // Pages lie apart, so the processor does not foresee them. Those of a prompt are read again for every few rows, and are near already.
+    let far = queries[0].reach.length == queries[Q - 1].reach.length;
     // SAFETY (here and below): the caller promises the instruction set.
-    unsafe { fetch::<L>(stored.page(start).keys) };
+    unsafe {
+        if far {
+            fetch::<L>(stored.page(start).keys);
+        }
+    }
     for chunk in start..end {
         let page = stored.page(chunk);
         assert!(page.keys.len() == PAGE_TOKENS * head_dim && page.values.len() == page.keys.len(), "a page holds whole heads");
-        // Pages lie apart, so the processor does not foresee them.
         unsafe {
-            fetch::<L>(page.values);
-            if chunk + 1 < end {
+            if far {
+                fetch::<L>(page.values);
+            }
+            if far && chunk + 1 < end {
                 fetch::<L>(stored.page(chunk + 1).keys);
             }
         }
-        let mut weights = [[0.0f32; PAGE_TOKENS]; Q];
         let mut places = [OnPage { first: 0, length: 0, merge: None }; Q];
         // SAFETY: `Q` queries of whole heads, whole pages of keys and values, as asserted here and in `attend`.
         unsafe {
