@@ -6,8 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod bench; // `cargo xtask bench`
+pub mod deep; // `cargo xtask deep`
 pub mod mutate; // `cargo xtask mutate`
-pub mod prove; // `cargo xtask prove` and `cargo xtask deep`
+pub mod prove; // `cargo xtask prove`
 pub mod suite; // `cargo xtask test`
 pub mod up; // `cargo xtask up`
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
+use xtask::deep;
 use xtask::kernels;
 use xtask::mutate;
 use xtask::prove;
@@ -51,9 +52,20 @@ enum Command {
     /// Compile the CUDA kernels for every architecture, without a GPU, into `.parallelix/kernels`; a release build embeds them
     Kernels,
     /// Run slither and prove the contracts' rules with halmos; needs Python, and PyPI at the first run
-    Prove,
-    /// Run the invariants and the model's streams at full depth; takes an hour or more
-    Deep,
+    Prove {
+        /// Only the proofs of contracts that match this
+        #[arg(long, value_name = "REGEX")]
+        contract: Option<String>,
+    },
+    /// Run invariants, fuzz tests and the model's streams at full depth; takes an hour or more
+    Deep {
+        /// Only this part
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Option<deep::Part>,
+        /// Which of the invariants' campaigns to start with
+        #[arg(long, default_value_t = 1, value_name = "CAMPAIGN")]
+        from: u32,
+    },
     /// Break the contracts in many small ways and count how many the tests find; lists the survivors
     Mutate {
         /// Only every n-th mutant
@@ -68,6 +80,9 @@ enum Command {
         /// How many to test at once
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Forget what earlier runs found, which otherwise counts as long as the contracts are the same
+        #[arg(long)]
+        fresh: bool,
     },
     /// Measure one part; prints lines `figure NAME VALUE UNIT`
     Bench {
@@ -88,10 +103,10 @@ fn main() -> ExitCode {
             println!("{compiled} pieces of machine code in {}", kernels::folder(&workspace).display());
             faults.is_empty()
         }),
-        Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
-        Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
-        Command::Mutate { every, skip, file, jobs } => {
-            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs }, &stop).map(|()| true)
+        Command::Prove { contract } => prove::prove(&workspace, contract.as_deref(), &stop).map(|()| true),
+        Command::Deep { only, from } => deep::run(&workspace, only, from, &stop).map(|()| true),
+        Command::Mutate { every, skip, file, jobs, fresh } => {
+            mutate::run(&workspace, &mutate::Wish { every, skip, file, jobs, fresh }, &stop).map(|()| true)
         }
         Command::Bench { name } => bench::run(&workspace, name, &stop).map(|()| true),
     });

@@ -199,6 +199,19 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
+    /// Logits `[rows × vocabulary]` of rows of the last step, for a caller that wants them a few at a time.
+    pub fn logits(&mut self, rows: &[usize], out: &mut Vec<f32>) {
+        out.clear();
+        if rows.is_empty() {
+            return;
+        }
+        let Self { backend, scratch: s, .. } = self;
+        backend.gather(&s.normed, rows, &mut s.chosen);
+        let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
+        backend.read(&s.logits, out);
+    }
+
     /// Where it computes.
     pub fn backend(&self) -> &B {
         &self.backend

@@ -111,11 +111,20 @@ pub(super) struct Inputs<D: Device> {
     memory: Grown<D>,
     pub(super) stride: usize,
     pub(super) rows: usize,
-    pub(super) chosen: usize,
+    /// Rows whose logits are wanted.
+    pub(super) chosen: Vec<usize>,
     pub(super) single: usize,
     pub(super) many: usize,
     /// Most chunks that a row attends to.
     pub(super) chunks: usize,
+}
+
+/// What a step is given.
+pub(super) struct StepInputs<'a> {
+    pub(super) placement: &'a Placement<'a>,
+    pub(super) tokens: &'a [u32],
+    pub(super) chosen: &'a [usize],
+    pub(super) tiles: &'a Tiles,
 }
 
 /// Parts of `Inputs`, each `stride` words, after the counts.
@@ -134,25 +143,17 @@ const COUNTS: usize = 4;
 
 impl<D: Device> Inputs<D> {
     pub(super) fn new() -> Self {
-        Self { memory: Grown::default(), stride: 0, rows: 0, chosen: 0, single: 0, many: 0, chunks: 0 }
+        Self { memory: Grown::default(), stride: 0, rows: 0, chosen: Vec::new(), single: 0, many: 0, chunks: 0 }
     }
 
     /// Brings a step's inputs to the card, for grids of `stride` rows. `reserve` table entries have room, so that addresses stay.
-    pub(super) fn write(
-        &mut self,
-        device: &D,
-        stride: usize,
-        placement: &Placement<'_>,
-        tokens: &[u32],
-        chosen: &[usize],
-        tiles: &Tiles,
-        reserve: usize,
-    ) -> Result<(), InputError> {
+    pub(super) fn write(&mut self, device: &D, stride: usize, step: &StepInputs<'_>, reserve: usize) -> Result<(), InputError> {
+        let StepInputs { placement, tokens, chosen, tiles } = step;
         *self = Self {
             memory: std::mem::take(&mut self.memory),
             stride,
             rows: tokens.len(),
-            chosen: chosen.len(),
+            chosen: chosen.to_vec(),
             single: tiles.single.len(),
             many: tiles.many.len(),
             chunks: placement.rows.iter().map(|row| row.position / crate::backend::PAGE_TOKENS + 1).max().unwrap_or(1),
@@ -190,6 +191,17 @@ impl<D: Device> Inputs<D> {
         }
     }
 
+    /// Other rows of the same step than it was written with.
+    pub(super) fn choose(&mut self, device: &D, rows: &[usize]) -> Result<(), Fault> {
+        assert!(rows.len() <= self.stride, "rows of the step are chosen, {} of {}", rows.len(), self.stride);
+        let Some(memory) = self.memory.memory() else { return Ok(()) };
+        let words: Vec<u8> = rows.iter().flat_map(|row| (*row as u32).to_le_bytes()).collect();
+        device.write(memory, 4, &(rows.len() as u32).to_le_bytes())?;
+        device.write(memory, (COUNTS + Part::Chosen as usize * self.stride) * 4, &words)?;
+        self.chosen = rows.to_vec();
+        Ok(())
+    }
+
     pub(super) fn address(&self, device: &D, part: Part) -> u64 {
         self.memory.address(device) + ((COUNTS + part as usize * self.stride) * 4) as u64
     }
@@ -197,7 +209,7 @@ impl<D: Device> Inputs<D> {
     pub(super) fn count(&self, device: &D, of: Count) -> Rows {
         let (index, rows) = match of {
             Count::Rows => (0, self.rows),
-            Count::Chosen => (1, self.chosen),
+            Count::Chosen => (1, self.chosen.len()),
         };
         // A recorded grid has room for the whole bucket, whichever rows are chosen.
         let grid = if self.stride > self.rows || rows == self.rows { self.stride } else { rows };

@@ -216,6 +216,12 @@ impl<D: Device> Backend for GpuBackend<D> {
     }
 
     fn gather(&mut self, x: &Tensor<D>, rows: &[usize], out: &mut Tensor<D>) {
+        if self.inputs.chosen != rows {
+            let chosen = self.inputs.choose(&self.device, rows);
+            if self.sound(chosen).is_none() {
+                return;
+            }
+        }
         let grid = self.shape(out, rows.len(), Count::Chosen);
         out.is_quantized = true;
         if let Some(rows) = grid {

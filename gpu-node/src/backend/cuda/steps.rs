@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::GpuBackend;
 use super::device::Device;
+use super::memory::StepInputs;
 use super::plan::{self, bucket, tiles};
 use crate::backend::{AttentionShape, Placement};
 
@@ -61,7 +62,8 @@ impl<D: Device> GpuBackend<D> {
         let pages: usize = placement.tables.iter().map(|table| table.len()).sum();
         let longest = placement.tables.iter().map(|table| table.len()).max().unwrap_or(0);
         let reserve = bucket.map_or(pages, |bucket| bucket * longest.next_power_of_two());
-        let written = self.inputs.write(&self.device, stride, placement, tokens, chosen, &tiles, reserve);
+        let step = StepInputs { placement, tokens, chosen, tiles: &tiles };
+        let written = self.inputs.write(&self.device, stride, &step, reserve);
         if self.sound(written).is_none() {
             return;
         }
