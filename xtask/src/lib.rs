@@ -11,6 +11,8 @@ pub mod prove; // `cargo xtask prove` and `cargo xtask deep`
 pub mod suite; // `cargo xtask test`
 pub mod up; // `cargo xtask up`
 
+pub mod page; // built, and tried in a browser
+
 pub mod once; // one prompt through the eight rooms
 
 pub mod network; // processes, keys, configs, depositors

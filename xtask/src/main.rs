@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, Bench};
 use xtask::mutate;
+use xtask::page;
 use xtask::prove;
 use xtask::stop::Stop;
 use xtask::suite::{self, Step};
@@ -20,6 +21,7 @@ use xtask::workspace::Workspace;
   cargo xtask up --once \"Why is the sky blue?\" # one prompt, all eight steps to the payout, then stop
   cargo xtask test                            # every check, on SQLite and on PostgreSQL
   cargo xtask test --only contracts           # one step of it
+  cargo xtask test --only page -- deposit     # the page's specs with that in their names, in a real browser
   cargo xtask bench engine                    # tokens per second on this machine"
 )]
 struct Cli {
@@ -41,11 +43,16 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Build the page into web/dist, which the meter embeds when it is compiled
+    Web,
     /// Run every check; the last line is `N passed, N failed`
     Test {
         /// Only this step
         #[arg(long, value_enum, value_name = "STEP")]
         only: Option<Step>,
+        /// Of the step `page`, only the specs whose file names contain one of these
+        #[arg(last = true, value_name = "SPEC", requires = "only")]
+        specs: Vec<String>,
     },
     /// Run slither and prove the contracts' rules with halmos; needs Python, and PyPI at the first run
     Prove,
@@ -79,7 +86,8 @@ fn main() -> ExitCode {
     let workspace = Workspace::here();
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
-        Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Web => page::build::ready(&workspace, &stop, &mut |line| println!("{line}")).map(|()| true),
+        Command::Test { only, specs } => suite::run(&workspace, only, &specs, &stop),
         Command::Prove => prove::prove(&workspace, &stop).map(|()| true),
         Command::Deep => prove::deep(&workspace, &stop).map(|()| true),
         Command::Mutate { every, skip, file, jobs } => {
