@@ -1,12 +1,11 @@
-import assert from "node:assert/strict";
-import { test } from "node:test";
+import { expect, test } from "vitest";
 
-import { createSseParser, readSse } from "../sse.js";
+import { createSseParser, readSse, type SseEvent } from "../src/api/sse";
 
-const bytes = (text) => new TextEncoder().encode(text);
+const bytes = (text: string) => new TextEncoder().encode(text);
 
-function parse(pieces) {
-  const events = [];
+function parse(pieces: Uint8Array[]) {
+  const events: SseEvent[] = [];
   const parser = createSseParser((event) => events.push(event));
   for (const piece of pieces) parser.push(piece);
   return events;
@@ -14,25 +13,25 @@ function parse(pieces) {
 
 const STREAM = ': waiting\n\ndata: {"a":"é漢🦀"}\n\nevent: x\r\ndata: one\r\ndata:two\r\n\r\ndata\rid: 7\rretry: 9\r\rdata: [DONE]\n\n';
 const EVENTS = [
-  { event: "message", data: '{"a":"é漢🦀"}' },
-  { event: "x", data: "one\ntwo" },
-  { event: "message", data: "" },
-  { event: "message", data: "[DONE]" },
+  { event: "message", data: '{"a":"é漢🦀"}', id: null },
+  { event: "x", data: "one\ntwo", id: null },
+  { event: "message", data: "", id: "7" },
+  { event: "message", data: "[DONE]", id: "7" },
 ];
 
 test("a whole stream gives its events", () => {
-  assert.deepEqual(parse([bytes(STREAM)]), EVENTS);
+  expect(parse([bytes(STREAM)])).toEqual(EVENTS);
 });
 
 test("a stream cut at any one byte gives the same events", () => {
   const whole = bytes(STREAM);
   for (let cut = 0; cut <= whole.length; cut += 1) {
-    assert.deepEqual(parse([whole.slice(0, cut), whole.slice(cut)]), EVENTS, `cut at ${cut}`);
+    expect(parse([whole.slice(0, cut), whole.slice(cut)]), `cut at ${cut}`).toEqual(EVENTS);
   }
 });
 
 test("a stream in single bytes gives the same events", () => {
-  assert.deepEqual(parse([...bytes(STREAM)].map((byte) => Uint8Array.of(byte))), EVENTS);
+  expect(parse([...bytes(STREAM)].map((byte) => Uint8Array.of(byte)))).toEqual(EVENTS);
 });
 
 test("a stream in pieces of any length gives the same events", () => {
@@ -46,25 +45,25 @@ test("a stream in pieces of any length gives the same events", () => {
       pieces.push(whole.slice(at, at + length));
       at += length;
     }
-    assert.deepEqual(parse(pieces), EVENTS);
+    expect(parse(pieces)).toEqual(EVENTS);
   }
 });
 
 test("a leading byte order mark is dropped and an unfinished event is not given", () => {
-  assert.deepEqual(parse([Uint8Array.of(0xef, 0xbb, 0xbf), bytes("data: a\n\ndata: b\n")]), [{ event: "message", data: "a" }]);
+  expect(parse([Uint8Array.of(0xef, 0xbb, 0xbf), bytes("data: a\n\ndata: b\n")])).toEqual([{ event: "message", data: "a", id: null }]);
 });
 
 test("a line without end is refused", () => {
   const parser = createSseParser(() => {});
-  assert.throws(() => {
+  expect(() => {
     for (let mebibyte = 0; mebibyte < 3; mebibyte += 1) parser.push(bytes("x".repeat(1 << 20)));
-  }, /line without end/);
+  }).toThrow(/more than 1048576/);
 });
 
 test("a body is read to its end, and its break is an error", async () => {
-  const events = [];
-  await readSse(new Response(bytes(STREAM)).body, (event) => events.push(event));
-  assert.deepEqual(events, EVENTS);
+  const events: SseEvent[] = [];
+  await readSse(new Response(bytes(STREAM)).body!, (event) => events.push(event));
+  expect(events).toEqual(EVENTS);
 
   const broken = new ReadableStream({
     start(controller) {
@@ -72,5 +71,5 @@ test("a body is read to its end, and its break is an error", async () => {
       controller.error(new TypeError("network error"));
     },
   });
-  await assert.rejects(readSse(broken, () => {}), TypeError);
+  await expect(readSse(broken, () => {})).rejects.toThrow(TypeError);
 });
