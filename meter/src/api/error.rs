@@ -86,6 +86,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
+    /// There once, and not any more.
+    pub fn gone(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, code, message)
+    }
+
     /// A body above its limit.
     pub fn too_large(limit_bytes: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is above {limit_bytes} bytes; send a shorter one"))
@@ -211,7 +216,11 @@ impl From<HoldRefusal> for ApiError {
             KeyLimit { available, needed } => Self::payment("key_limit", message, available, needed, "raise_key_limit"),
             Ledger(LedgerError::UnknownAccount { .. }) => Self::no_account(),
             Ledger(error) => error.into(),
-            Amount(_) | Conflict { .. } | Misstated { .. } => Self::unavailable(&message),
+            Conflict { request_id } => {
+                let message = "this Idempotency-Key named a request before, and its answer is no longer here; its receipt says what was charged";
+                Self::conflict("idempotency_key_used", message).with_metadata(json!({ "receipt_id": request_id }))
+            }
+            Amount(_) | Misstated { .. } => Self::unavailable(&message),
         }
     }
 }

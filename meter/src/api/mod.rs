@@ -7,12 +7,14 @@ mod answer; // a whole completion in OpenAI's shape, and what the stream shares 
 pub mod auth; // headers → payer or keeper
 mod body; // bounded in bytes and time
 mod chat_completions;
+mod chunks; // the objects of a stream
 mod completions;
 mod credits;
 mod deployment;
 pub mod error; // every refusal, with its status
 mod fields; // JSON fields, one by one
 mod format; // `response_format`
+mod jobs; // answers that belong to the meter
 mod keys;
 pub mod listener; // accept loop
 mod logprobs;
@@ -87,6 +89,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/deployment", get(deployment::show))
         .route(wire::node::LINK_PATH, get(node_link::open))
         .merge(account::routes())
+        .merge(jobs::routes())
         .merge(keys::routes())
         .merge(session::routes())
         .merge(web::routes())

@@ -29,6 +29,7 @@ pub struct Need<'a> {
 #[derive(Clone)]
 pub struct Dispatcher {
     fleet: Fleet,
+    queue_max: usize,
     waiting: Arc<Semaphore>,
     timeout: Duration,
 }
@@ -36,7 +37,13 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// At most `queue_max` requests wait, each at most `timeout`.
     pub fn new(fleet: Fleet, queue_max: usize, timeout: Duration) -> Self {
-        Self { fleet, waiting: Arc::new(Semaphore::new(queue_max.min(Semaphore::MAX_PERMITS))), timeout }
+        let queue_max = queue_max.min(Semaphore::MAX_PERMITS);
+        Self { fleet, queue_max, waiting: Arc::new(Semaphore::new(queue_max)), timeout }
+    }
+
+    /// Requests that wait for a place now.
+    pub fn waiting(&self) -> usize {
+        self.queue_max.saturating_sub(self.waiting.available_permits())
     }
 
     /// Whether any node, with room or without, could serve this.
