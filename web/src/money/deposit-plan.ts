@@ -12,8 +12,10 @@ export interface DepositFacts {
   readonly hasCode: boolean;
   /** The token's permit domain is known and this wallet has not refused to sign one. */
   readonly canPermit: boolean;
-  /** A new authorization goes along. */
+  /** A new authorization goes along; its signature opens the session too. */
   readonly authorizes: boolean;
+  /** There is no session of this wallet yet. */
+  readonly signsIn: boolean;
 }
 
 export type Route = "permit" | "approve" | "allowance" | "authorize_only";
@@ -24,13 +26,13 @@ export interface DepositPlan {
   readonly prompts: readonly Prompt[];
 }
 
-export type Prompt = "authorization" | "permit" | "approval" | "transaction";
+export type Prompt = "sign_in" | "authorization" | "permit" | "approval" | "transaction";
 
 /** The most prompts that the way to a first paid answer may have. */
 export const PROMPTS_MAX = 3;
 
 export function planOf(facts: DepositFacts): DepositPlan {
-  const first: Prompt[] = facts.authorizes ? ["authorization"] : [];
+  const first: Prompt[] = facts.authorizes ? ["authorization"] : facts.signsIn ? ["sign_in"] : [];
   if (facts.amount === 0n) return { route: "authorize_only", prompts: [...first, "transaction"] };
   // An allowance that is there already (a permit that somebody relayed first, an earlier approval) is enough.
   if (facts.allowanceWei >= weiOfCredits(facts.amount)) return { route: "allowance", prompts: [...first, "transaction"] };

@@ -2,19 +2,23 @@
 
 import type { Hex } from "../wallet/typed";
 
-export interface PendingDeposit {
-  readonly chainId: bigint;
-  readonly vault: Hex;
+/** A transaction to the vault or the token that was sent. */
+export interface SentTransaction {
+  readonly to: Hex;
   readonly owner: Hex;
   readonly hash: Hex;
-  /** The transaction's nonce; null when the wallet did not say. */
+  /** Its nonce; null when the wallet did not say. */
   readonly nonce: bigint | null;
   /** The call data, to know a sped-up transaction from a cancelled one. */
   readonly data: Hex;
-  /** Credits. */
-  readonly amount: bigint;
   /** Head of the chain when it was sent. */
   readonly fromBlock: bigint;
+}
+
+export interface PendingDeposit extends SentTransaction {
+  readonly chainId: bigint;
+  /** Credits. */
+  readonly amount: bigint;
 }
 
 const KEY = "parallelix.deposit";
@@ -42,7 +46,7 @@ export function readPending(text: string | null): PendingDeposit | null {
     };
     return {
       chainId: whole("chainId"),
-      vault: hex("vault", /^0x[0-9a-fA-F]{40}$/),
+      to: hex("to", /^0x[0-9a-fA-F]{40}$/),
       owner: hex("owner", /^0x[0-9a-fA-F]{40}$/),
       hash: hex("hash", /^0x[0-9a-fA-F]{64}$/),
       nonce: given["nonce"] === null ? null : whole("nonce"),
@@ -72,7 +76,7 @@ export function keptPending(chainId: bigint, vault: string, store: Store = local
   } catch {
     return null;
   }
-  return kept !== null && kept.chainId === chainId && kept.vault.toLowerCase() === vault.toLowerCase() ? kept : null;
+  return kept !== null && kept.chainId === chainId && kept.to.toLowerCase() === vault.toLowerCase() ? kept : null;
 }
 
 export function forgetPending(store: Store = localStorage): void {
