@@ -3,7 +3,7 @@
 import { chromium } from "playwright-core";
 import type { Browser, BrowserContext, BrowserContextOptions, CDPSession, Page } from "playwright-core";
 
-import { facts } from "./facts.ts";
+import { facts } from "./facts";
 
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"];
 /** Longest wait for anything in a page; a model computes behind it, beside whatever else the machine does. */

@@ -3,7 +3,7 @@
 import { createPublicClient, createTestClient, createWalletClient, http, parseAbi } from "viem";
 import type { Address, Chain } from "viem";
 
-import { facts } from "./facts.ts";
+import { facts } from "./facts";
 
 /** One attempt, and patience: a retry of a transaction would be a second one. */
 export const transport = () => http(facts.rpcUrl, { retryCount: 0, timeout: 60_000 });

@@ -3,9 +3,9 @@
 import { spawn } from "node:child_process";
 import { openSync, readFileSync, writeFileSync } from "node:fs";
 
-import { facts } from "./facts.ts";
-import type { NodeFacts } from "./facts.ts";
-import { eventually } from "./wait.ts";
+import { facts } from "./facts";
+import type { NodeFacts } from "./facts";
+import { eventually } from "./wait";
 
 const started = new Set<number>();
 process.once("exit", () => {

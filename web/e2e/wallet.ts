@@ -10,8 +10,8 @@ import type { Hex } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import type { PrivateKeyAccount } from "viem/accounts";
 
-import { chain, endow, reader, transport } from "./chain.ts";
-import { facts } from "./facts.ts";
+import { chain, endow, reader, transport } from "./chain";
+import { facts } from "./facts";
 
 /** What the person at the wallet does when it asks. */
 export type Mood = "approves" | "rejects" | "hangs";
