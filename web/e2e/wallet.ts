@@ -42,7 +42,7 @@ export class TestWallet {
   mood: Mood = "approves";
   /** Moods that differ for one call, or for typed data of one name (`Permit`). */
   readonly moods = new Map<string, Mood>();
-  /** Calls that this wallet does not know. */
+  /** Calls, and names of typed data, that this wallet does not know. */
   readonly unknown = new Set<string>();
   chainId = facts.chainId;
   private selected = 0;
@@ -94,8 +94,9 @@ export class TestWallet {
   }
 
   private async call(method: string, params: unknown[]): Promise<Answer> {
-    if (this.unknown.has(method)) return refusal(4200, `this wallet does not know ${method}`);
     const typed = method === "eth_signTypedData_v4" ? (JSON.parse(String(params[1])) as { primaryType: string }) : null;
+    const foreign = [method, typed?.primaryType ?? method].find((name) => this.unknown.has(name));
+    if (foreign) return refusal(4200, `this wallet does not know ${foreign}`);
     const isSigning = (SIGNING as readonly string[]).includes(method);
     if (isSigning) this.asked.push(typed?.primaryType ?? method);
     if (isSigning || method === "eth_requestAccounts" || method.startsWith("wallet_")) {

@@ -1,0 +1,41 @@
+/** What people do on the page, by the names that they see. */
+
+import { expect } from "vitest";
+import type { Locator, Page } from "playwright-core";
+
+import { visit } from "./browser";
+
+/** Opens the deposit and connects the wallet. Ends at the question how much. */
+export async function connectForDeposit(page: Page, walletName = "Test Wallet"): Promise<void> {
+  await visit(page, "#/deposit");
+  await page.getByRole("button", { name: walletName }).click();
+  await page.getByRole("heading", { name: "How much?" }).waitFor();
+}
+
+/** Fills in the amount and sends it off. */
+export async function askForDeposit(page: Page, prlx: string): Promise<void> {
+  await page.getByLabel("Deposit, PRLX").fill(prlx);
+  await page.getByRole("button", { name: `Deposit ${prlx} PRLX` }).click();
+}
+
+export async function awaitCredited(page: Page, prlx: string): Promise<void> {
+  await page.getByRole("heading", { name: `${prlx} PRLX credited` }).waitFor();
+}
+
+/** The whole way from a connected wallet to credits. */
+export async function deposit(page: Page, prlx: string): Promise<void> {
+  await connectForDeposit(page);
+  await askForDeposit(page, prlx);
+  await awaitCredited(page, prlx);
+}
+
+/** Text of the alert that says why something did not go through. */
+export async function problem(page: Page): Promise<string> {
+  const alert = page.getByRole("alert").filter({ hasText: /\S/ }).first();
+  await alert.waitFor();
+  return (await alert.innerText()).trim();
+}
+
+export async function expectNone(locator: Locator): Promise<void> {
+  expect(await locator.count()).toBe(0);
+}
