@@ -39,3 +39,30 @@ export async function problem(page: Page): Promise<string> {
 export async function expectNone(locator: Locator): Promise<void> {
   expect(await locator.count()).toBe(0);
 }
+
+/** Writes a message and sends it. */
+export async function send(page: Page, text: string): Promise<void> {
+  await page.getByRole("textbox", { name: "Message" }).fill(text);
+  await page.getByRole("button", { name: "Send" }).click();
+}
+
+/** The answers of the open conversation; their name is the model's. */
+export function answers(page: Page, model: string): Locator {
+  return page.getByRole("article", { name: model });
+}
+
+/** Waits for the end of the last answer and returns its line of costs. */
+export async function answered(page: Page, model: string): Promise<string> {
+  const last = answers(page, model).last();
+  await last.getByRole("link", { name: "receipt" }).waitFor();
+  return last.locator(".line").innerText();
+}
+
+/** Sets the longest answer of the open conversation by its own control. */
+export async function limitAnswers(page: Page, tokens: number): Promise<void> {
+  await page.getByRole("button", { name: /settings/i }).first().click();
+  const field = page.getByLabel(/longest answer|max(imum)? tokens/i).first();
+  await field.fill(String(tokens));
+  await field.press("Tab");
+  await page.keyboard.press("Escape");
+}

@@ -117,7 +117,7 @@ fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Pat
         r#"
 The network is up. Everything below works as pasted.
 
-  chat page      {page}
+  chat page      {page}#key={key}
   API base       {base}/v1
   demo API key   {key}
   chain          {rpc}
