@@ -14,8 +14,19 @@ const FACTS: &str = "PARALLELIX_PAGE_FACTS";
 
 /// The command that runs the specs whose file names contain one of `only`, or all of them.
 pub fn command(workspace: &Workspace, running: &PageNetwork, only: &[String], stop: &Stop) -> Result<Command> {
+    let mut command = script(workspace, running, "e2e", stop)?;
+    command.arg("--").args(only);
+    Ok(command)
+}
+
+/// The command that measures; prints lines `figure NAME VALUE UNIT` among others.
+pub fn figures(workspace: &Workspace, running: &PageNetwork, stop: &Stop) -> Result<Command> {
+    script(workspace, running, "figures", stop)
+}
+
+fn script(workspace: &Workspace, running: &PageNetwork, name: &str, stop: &Stop) -> Result<Command> {
     build::packages_ready(workspace, stop, &mut |line| println!("{line}")).context("the specs need the page's packages")?;
-    let mut command = build::npm(workspace, &["run", "--silent", "e2e", "--"]);
-    command.args(only).env(FACTS, &running.facts);
+    let mut command = build::npm(workspace, &["run", "--silent", name]);
+    command.env(FACTS, &running.facts);
     Ok(command)
 }
