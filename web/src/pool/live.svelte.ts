@@ -1,0 +1,62 @@
+// The pool, live: by the meter's event stream, and where that breaks off by asking again. What was heard last stays, greyed.
+
+import { call, openStream } from "../api/client";
+import { isAbort } from "../api/error";
+import { readSse } from "../api/sse";
+import { readPool, STALE_AFTER_MS } from "./pool";
+import type { Pool } from "./pool";
+
+const RETRY_MS = 3_000;
+const TICK_MS = 1_000;
+
+export class LivePool {
+  pool = $state.raw<Pool | null>(null);
+  /** When something was heard last, on the clock that only goes forward. */
+  #heardAtMs = 0;
+  silentMs = $state(0);
+  #stop = new AbortController();
+  #ticker = setInterval(() => (this.silentMs = this.pool === null ? 0 : performance.now() - this.#heardAtMs), TICK_MS);
+
+  constructor() {
+    void this.#run();
+  }
+
+  get isStale(): boolean {
+    return this.pool !== null && this.silentMs > STALE_AFTER_MS;
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    clearInterval(this.#ticker);
+  }
+
+  #heard(body: unknown): void {
+    this.pool = readPool(body);
+    this.#heardAtMs = performance.now();
+    this.silentMs = 0;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await readSse(await openStream("/v1/pool/events", { signal }), ({ event, data }) => {
+          if (event === "pool") this.#heard(JSON.parse(data));
+        });
+      } catch (error) {
+        if (isAbort(error)) return;
+        await this.#ask(signal);
+      }
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+
+  /** Once, by hand: a proxy in between may cut every stream. */
+  async #ask(signal: AbortSignal): Promise<void> {
+    try {
+      this.#heard(await call("GET", "/v1/pool", { signal }));
+    } catch {
+      // Silence is shown by its length.
+    }
+  }
+}
