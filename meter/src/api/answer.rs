@@ -130,7 +130,11 @@ pub(super) async fn respond(state: &ApiState, asked: Asked, headers: HeaderMap) 
     let (stream, include_usage) = (asked.options.stream, asked.options.include_usage);
     let request_id = B256::from(rand::random::<[u8; 32]>());
     let (frame, answer) = begin(state, asked, request_id).await?;
-    let mut response = if stream { sse::respond(frame, answer, include_usage, auth::lapse(state.clone(), headers)).await? } else { whole(&frame, answer).await? };
+    let mut response = if stream {
+        sse::respond(frame, answer, include_usage, auth::lapse(state.clone(), headers)).await?
+    } else {
+        whole(&frame, answer).await?
+    };
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -24,7 +24,9 @@ impl Chunks {
     /// The chunks of one event.
     pub(super) fn of(&self, event: AnswerEvent) -> Shown {
         match event {
-            AnswerEvent::Started(_) => Shown { chunks: self.frame.role_choice().map(|choice| self.chunk(choice)).into_iter().collect(), over: false },
+            AnswerEvent::Started(_) => {
+                Shown { chunks: self.frame.role_choice().map(|choice| self.chunk(choice)).into_iter().collect(), over: false }
+            }
             AnswerEvent::Text(piece) => Shown { chunks: vec![self.chunk(self.frame.text_choice(&piece))], over: false },
             AnswerEvent::Done(outcome) => Shown { chunks: self.end(&outcome), over: true },
             AnswerEvent::Failed(error, outcome) => Shown { chunks: vec![self.failure(error, outcome.as_deref())], over: true },

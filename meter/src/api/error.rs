@@ -217,7 +217,8 @@ impl From<HoldRefusal> for ApiError {
             Ledger(LedgerError::UnknownAccount { .. }) => Self::no_account(),
             Ledger(error) => error.into(),
             Conflict { request_id } => {
-                let message = "this Idempotency-Key named a request before, and its answer is no longer here; its receipt says what was charged";
+                let message =
+                    "this Idempotency-Key named a request before, and its answer is no longer here; its receipt says what was charged";
                 Self::conflict("idempotency_key_used", message).with_metadata(json!({ "receipt_id": request_id }))
             }
             Amount(_) | Misstated { .. } => Self::unavailable(&message),

@@ -148,7 +148,8 @@ async fn events(
     // A browser that comes back asks with the address of its first visit, and says in the header where it was.
     let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
     let after = from.after.max(last).unwrap_or(0);
-    let place = state.serving.rooms().jobs.reader().ok_or_else(|| ApiError::busy("too many answers are being read; try again in a few seconds"))?;
+    let place =
+        state.serving.rooms().jobs.reader().ok_or_else(|| ApiError::busy("too many answers are being read; try again in a few seconds"))?;
     if let Read::Dropped { oldest } = job.read(after) {
         let message = format!("the events up to {} were dropped to save memory; ask for those after it", oldest - 1);
         return Err(ApiError::gone("events_dropped", message));
@@ -180,7 +181,10 @@ impl Reader {
                 Read::Events { .. } => {}
                 Read::Dropped { .. } => {
                     self.over = true;
-                    let error = ApiError::gone("events_dropped", "this reader was too slow: events were dropped; ask again from the job's last ones");
+                    let error = ApiError::gone(
+                        "events_dropped",
+                        "this reader was too slow: events were dropped; ask again from the job's last ones",
+                    );
                     return Some(Bytes::from(format!("data: {}\n\ndata: [DONE]\n\n", json!({ "error": error.object() }))));
                 }
             }

@@ -132,6 +132,14 @@ impl Suite<'_> {
         self.binaries.clone().context("the binaries are not there")
     }
 
+    /// The processes alone, where no step before has compiled everything.
+    fn processes(&self) -> Result<Binaries> {
+        match &self.binaries {
+            Some(binaries) => Ok(binaries.clone()),
+            None => Binaries::build(self.workspace, &["--workspace", "--bins"], &PROCESSES, self.stop),
+        }
+    }
+
     fn lint(&mut self, count: &mut Count) -> Result<()> {
         self.show(self.workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), count)
     }
@@ -159,7 +167,7 @@ impl Suite<'_> {
             return Ok(());
         };
         page::build::ready(self.workspace, self.stop, &mut |line| println!("{line}"))?;
-        let (tools, binaries) = (self.tools()?, self.binaries()?);
+        let (tools, binaries) = (self.tools()?, self.processes()?);
         let model = model::ready(self.workspace, &binaries.gpu_node, self.stop)?;
         let parts = Parts { root: self.workspace.root.clone(), tools, binaries, model };
         let mut running = page::network::PageNetwork::start(self.workspace, parts, &browser, self.stop, &mut |line| println!("{line}"))?;

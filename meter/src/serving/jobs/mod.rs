@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::{AccountId, B256, keccak256};
 
 use crate::config::Limits;
-pub use log::Read;
 use log::Log;
+pub use log::Read;
 
 /// Separates these ids from whatever else is hashed.
 const ID_DOMAIN: &[u8] = b"parallelix.job.1";
@@ -41,7 +41,10 @@ struct Bounds {
 
 enum Slot {
     /// Its hold is being made.
-    Opening { content: [u8; 32], opened: watch::Receiver<()> },
+    Opening {
+        content: [u8; 32],
+        opened: watch::Receiver<()>,
+    },
     Open(Arc<Job>),
 }
 
