@@ -16,6 +16,7 @@ use daemon::admin::{self, Readiness};
 use daemon::clock::{SharedClock, SystemClock};
 use daemon::keystore::{self, KeyCommand};
 use daemon::{CancellationToken, logs, shutdown};
+use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
 use meter::chain::{Depth, Mirror, MirrorSettings, MirrorStatus};
 use meter::config::{Config, RATE_BPS_MAX};
@@ -179,7 +180,8 @@ async fn assemble(
     });
     let keepers: BTreeSet<_> = config.network.keepers.iter().copied().collect();
     let rendering = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
-    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering })
+    let pool = PoolFeed::new(config.limits.readers_max);
+    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering, pool })
 }
 
 /// Key and models: both take seconds of one processor, so off the runtime's threads.

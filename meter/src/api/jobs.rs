@@ -219,7 +219,7 @@ impl Reader {
         if self.job.progress().0 != JobState::Queued {
             return sse::comment("working");
         }
-        let others = self.state.serving.rooms().dispatcher.waiting().saturating_sub(1);
+        let others = self.state.serving.rooms().dispatcher.waiting_for(&self.job.model).saturating_sub(1);
         Bytes::from(format!("event: state\ndata: {}\n\n", json!({ "state": JobState::Queued.name(), "ahead": others })))
     }
 }

@@ -21,8 +21,9 @@ mod logprobs;
 mod models;
 mod node_link;
 mod options; // of a request, beside model and prompt
-mod pool;
+pub mod pool;
 mod receipts;
+mod same_origin; // what a cookie may change
 mod session; // challenge, sign-in, sign-out
 mod settlement;
 mod sse; // a streamed completion
@@ -47,6 +48,7 @@ use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
 use error::ApiError;
+use pool::PoolFeed;
 
 /// Names a request in answers and logs; of a completion it is the receipt's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -68,6 +70,8 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// Large prompts that are tokenised at once; it is the one thing here that takes a processor for long.
     pub rendering: Arc<Semaphore>,
+    /// Who watches the pool.
+    pub pool: PoolFeed,
 }
 
 /// All routes.
@@ -82,7 +86,6 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/v1/receipts/{id}/proof", get(receipts::proof))
-        .route("/v1/pool", get(pool::show))
         .route("/v1/settlement/feed", get(settlement::feed))
         .route("/v1/settlement/batches", post(settlement::countersign))
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
@@ -90,11 +93,13 @@ pub fn router(state: ApiState) -> Router {
         .route(wire::node::LINK_PATH, get(node_link::open))
         .merge(account::routes())
         .merge(jobs::routes())
+        .merge(pool::routes())
         .merge(keys::routes())
         .merge(session::routes())
         .merge(web::routes())
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .fallback(|| async { ApiError::no_route() })
+        .layer(middleware::from_fn_with_state(state.clone(), same_origin::check))
         .with_state(state)
         .merge(health)
         .layer(middleware::from_fn(observe))

@@ -3,7 +3,7 @@
 use alloy::primitives::aliases::{U40, U48};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -19,7 +19,7 @@ const BODY_BYTES_MAX: usize = 32 << 10;
 
 /// Routes of this file.
 pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/v1/session/challenge", post(challenge)).route("/v1/session", post(open).delete(close))
+    Router::new().route("/v1/session/challenge", post(challenge)).route("/v1/session", get(show).post(open).delete(close))
 }
 
 /// The caller, who must hold a session: for what stands in for the wallet. Errors when nobody calls, or an API key does.
@@ -92,16 +92,42 @@ async fn open(State(state): State<ApiState>, request: Request) -> Result<Respons
     let session = state.identity.sign_in(&attempt, &rooms.deployment.credits_domain()).await?;
     let account = state.identity.account_of(session.wallet).await?;
 
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        session_token: &'a str,
-        wallet: Address,
-        account: Option<AccountId>,
-        expires_at: u64,
-    }
     let cookie = state.identity.cookie().set(&session.token);
-    let reply = Reply { session_token: session.token.reveal(), wallet: session.wallet, account, expires_at: session.expires_at };
+    let reply = SessionReply {
+        session_token: Some(session.token.reveal()),
+        user: None,
+        wallet: Some(session.wallet),
+        account,
+        passkeys: 0,
+        expires_at: session.expires_at,
+    };
     Ok(private((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(reply))))
+}
+
+/// A session as its owner sees it.
+#[derive(Serialize)]
+pub(super) struct SessionReply<'a> {
+    /// Only in the reply that opens it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+    user: Option<String>,
+    wallet: Option<Address>,
+    account: Option<AccountId>,
+    passkeys: usize,
+    expires_at: u64,
+}
+
+async fn show(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let session = state.identity.current_session(&headers).await?;
+    let caller = session.caller;
+    Ok(private(Json(SessionReply {
+        session_token: None,
+        user: None,
+        wallet: Some(caller.wallet),
+        account: caller.account,
+        passkeys: 0,
+        expires_at: session.expires_at,
+    })))
 }
 
 async fn close(State(state): State<ApiState>, headers: HeaderMap) -> Response {

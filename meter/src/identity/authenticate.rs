@@ -34,7 +34,28 @@ pub struct ApiKeyFacts {
     pub limit: Option<Credits>,
 }
 
+/// The session that calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentSession {
+    /// Whose it is.
+    pub caller: Caller,
+    /// Unix seconds; it ends earlier when unused.
+    pub expires_at: u64,
+}
+
 impl Identity {
+    /// Whether the headers carry a session by cookie and by nothing else.
+    pub fn comes_by_cookie(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(header::AUTHORIZATION) && self.cookie().read(headers).is_some()
+    }
+
+    /// The session that calls, from the store. Errors as [`Identity::authenticate`], and on an API key.
+    pub async fn current_session(&self, headers: &HeaderMap) -> Result<CurrentSession, AuthError> {
+        let hash = self.presented_session(headers)?;
+        let (caller, expires_at) = self.caller_of_session(&hash, self.now_s()).await?;
+        Ok(CurrentSession { caller: self.with_account(caller).await?, expires_at })
+    }
+
     /// Says who is calling, from `Authorization: Bearer …` or the session cookie. Errors name what was presented and why it does not count.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let (kind, hash) = self.presented(headers)?;
@@ -127,15 +148,20 @@ impl Identity {
 /// `SameSite=Strict` already keeps other sites' calls without the cookie; this holds where that does not: a sibling
 /// subdomain, an old browser. Without either header nobody vouches, so the call is refused.
 fn require_same_origin(headers: &HeaderMap) -> Result<(), AuthError> {
+    let by_person = headers.get("sec-fetch-site").is_some_and(|value| value.as_bytes() == b"none");
+    if by_person || is_of_own_page(headers) { Ok(()) } else { Err(AuthError::CrossSite) }
+}
+
+/// Whether the browser vouches that a page of this very site made the call: nothing less may change anything by cookie.
+pub fn is_of_own_page(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let accepted = match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
-        Some(site) => matches!(site, b"same-origin" | b"none"),
+    match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
+        Some(site) => site == b"same-origin",
         None => match (text(header::ORIGIN), text(header::HOST)) {
             (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
             _ => false,
         },
-    };
-    if accepted { Ok(()) } else { Err(AuthError::CrossSite) }
+    }
 }
 
 /// Why a call has no caller. None of the texts repeats what was presented.

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use wire::{AccountId, Address};
 
-pub use authenticate::{ApiKeyFacts, AuthError, Caller};
+pub use authenticate::{ApiKeyFacts, AuthError, Caller, CurrentSession, is_of_own_page};
 
 pub use contract_wallet::{ContractWalletError, ContractWallets, RpcContractWallets, Verdict};
 pub use cookie::SessionCookie;

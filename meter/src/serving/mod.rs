@@ -17,6 +17,7 @@ mod live; // one answer while it arrives
 pub mod proof; // the windows under a receipt's root
 pub mod receipt; // own count against the node's claim
 pub mod request; // the rooms in order
+pub mod speeds; // medians of a model's last answers
 pub mod stream; // token ids → text
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -37,6 +38,7 @@ use catalog::Catalog;
 use dispatch::Dispatcher;
 use fleet::Fleet;
 use jobs::Jobs;
+use speeds::Speeds;
 
 /// Links at once that have not said hello yet; each holds a socket for ten seconds at most.
 const LINKS_OPENING_MAX: usize = 256;
@@ -57,6 +59,8 @@ pub struct Rooms {
     pub audits: Audits,
     /// Answers that belong to the meter.
     pub jobs: Arc<Jobs>,
+    /// How fast answers came.
+    pub speeds: Speeds,
     /// Where money is counted.
     pub ledger: Ledger,
     /// Where the contracts are.
@@ -113,6 +117,7 @@ impl Serving {
             catalog: parts.catalog,
             audits: Audits::new(parts.audits, parts.lot),
             jobs: Jobs::new(&limits, parts.clock.clone()),
+            speeds: Speeds::default(),
             ledger: parts.ledger,
             domain: parts.deployment.settlement_domain(),
             deployment: parts.deployment,

@@ -11,6 +11,7 @@ use axum::Router;
 use daemon::CancellationToken;
 use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
+use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
 use meter::identity::{Identity, IdentitySettings, Neighbours};
@@ -167,6 +168,7 @@ impl Network {
             keepers: Arc::new(BTreeSet::from([keeper.address()])),
             readiness: Readiness::of(&[]),
             rendering: Arc::new(Semaphore::new(2)),
+            pool: PoolFeed::new(limits.readers_max),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
