@@ -19,7 +19,11 @@ const METER_WORDS: Readonly<Record<string, string>> = {
   missing_credentials: "You are signed out. Sign in, then try again.",
 };
 
+/** A failure of the page's own whose message is already what a person should read. */
+export class PlainProblem extends Error {}
+
 export function problemText(error: unknown): string {
+  if (error instanceof PlainProblem) return error.message;
   if (error instanceof ApiError) {
     const known = METER_WORDS[error.code];
     if (known !== undefined) return known;
