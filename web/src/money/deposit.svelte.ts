@@ -298,7 +298,11 @@ export class DepositFlow {
   async restart(): Promise<void> {
     this.#life += 1;
     this.stage = { at: "wallet" };
-    await this.advance();
+    try {
+      await this.resume();
+    } catch (error) {
+      this.stage = { at: "failed", text: problemText(error) };
+    }
   }
 
   /** Nobody looks any more: stop asking. The kept hash resumes it. */

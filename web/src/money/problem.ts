@@ -27,6 +27,7 @@ export function problemText(error: unknown): string {
   if (error instanceof ApiError) {
     const known = METER_WORDS[error.code];
     if (known !== undefined) return known;
+    if (error.status >= 500 && error.message === "") return "The meter does not answer. Try again in a moment.";
     return error.message === "" ? "The meter refused without a reason. Try again in a moment." : sentence(error.message);
   }
   return whyReverted(error) ?? walletProblem(error).text;
