@@ -3,6 +3,7 @@
 import { call } from "../api/client";
 import type { Session } from "../session.svelte";
 import { base64url, bytesOf } from "./base64url";
+import { sessionFrom } from "./session-reply";
 
 type Json = Record<string, unknown>;
 
@@ -79,7 +80,7 @@ export async function register(name: string): Promise<Session> {
   const { ceremony, public_key } = await call<Ceremony>("POST", "/v1/passkeys/registration/options", { body: { name } });
   const made = await navigator.credentials.create({ publicKey: creationOptions(public_key) });
   if (made === null) throw new DOMException("no passkey was made", "NotAllowedError");
-  return call<Session>("POST", "/v1/passkeys/registration", { body: { ceremony, credential: credentialJson(made as PublicKeyCredential), name } });
+  return sessionFrom(await call<Partial<Session>>("POST", "/v1/passkeys/registration", { body: { ceremony, credential: credentialJson(made as PublicKeyCredential), name } }));
 }
 
 /** Signs in with a passkey of this or another device. Throws the browser's or the meter's refusal. */
@@ -87,7 +88,7 @@ export async function signIn(): Promise<Session> {
   const { ceremony, public_key } = await call<Ceremony>("POST", "/v1/passkeys/sign-in/options", { body: {} });
   const found = await navigator.credentials.get({ publicKey: requestOptions(public_key) });
   if (found === null) throw new DOMException("no passkey was chosen", "NotAllowedError");
-  return call<Session>("POST", "/v1/passkeys/sign-in", { body: { ceremony, credential: credentialJson(found as PublicKeyCredential) } });
+  return sessionFrom(await call<Partial<Session>>("POST", "/v1/passkeys/sign-in", { body: { ceremony, credential: credentialJson(found as PublicKeyCredential) } }));
 }
 
 export const listPasskeys = async (): Promise<Passkey[]> => (await call<{ data: Passkey[] }>("GET", "/v1/passkeys")).data;

@@ -19,7 +19,7 @@ import type { DepositPlan, Prompt } from "./deposit-plan";
 import { forgetPending, keepPending, keptPending } from "./pending";
 import type { PendingDeposit } from "./pending";
 import { permitDomain, permitMessage } from "./permit";
-import { problemText } from "./problem";
+import { PlainProblem, problemText } from "./problem";
 import { revertData } from "./revert";
 import { badEnd, LOOKS_UNTIL_DROPPED, pause, POLL_MS, sentTransaction } from "./transaction.svelte";
 import { lookAt } from "./watch";
@@ -59,6 +59,8 @@ const ZERO_WORD: Hex = `0x${"0".repeat(64)}`;
 const UNSUPPORTED = [4200, -32601, -32004];
 const INSUFFICIENT_ALLOWANCE = "0xfb8f41b2";
 
+const CHANGED = "The wallet changed its account or its chain meanwhile. Nothing more was asked for. Start again.";
+
 const nowS = (): bigint => BigInt(Math.floor(Date.now() / 1000));
 
 interface Signed {
@@ -87,16 +89,20 @@ export class DepositFlow {
 
   /** The step that the wallet's state asks for. Leaves a deposit that is under way alone. */
   async advance(): Promise<void> {
-    if (this.stage.at === "asking" && (wallet.owner !== this.#owner || !wallet.onRightChain)) {
-      // Half of the signatures would be another account's: nothing more is asked for or sent.
+    if (this.stage.at === "asking" && this.#isAnother) {
       this.#life += 1;
-      this.stage = { at: "failed", text: "The wallet changed its account or its chain meanwhile. Nothing was sent. Start again." };
+      this.stage = { at: "failed", text: CHANGED };
       return;
     }
     if (["asking", "approving", "sent", "credited"].includes(this.stage.at)) return;
     if (wallet.owner === null) this.stage = { at: "wallet" };
     else if (!wallet.onRightChain) this.stage = { at: "chain" };
     else await this.#read();
+  }
+
+  /** The wallet is not what it was when this began. Half of the signatures would be another account's. */
+  get #isAnother(): boolean {
+    return wallet.owner !== this.#owner || !wallet.onRightChain;
   }
 
   async #read(): Promise<void> {
@@ -165,6 +171,7 @@ export class DepositFlow {
       await wallet.signIn();
     }
     if (life !== this.#life) return null;
+    if (this.#isAnother) throw new PlainProblem(CHANGED);
 
     let permit: Permit | null = null;
     if (plan.route === "permit") {
@@ -177,6 +184,7 @@ export class DepositFlow {
       await this.#approve(amount, deployment, life);
     }
     if (life !== this.#life) return null;
+    if (this.#isAnother) throw new PlainProblem(CHANGED);
 
     ask("transaction");
     const data = depositData(amount, permit, signed);
@@ -238,7 +246,7 @@ export class DepositFlow {
       if (fate.kind === "mined" || fate.kind === "sped_up") return;
       missing = fate.kind === "dropped" ? missing + 1 : 0;
       const text = badEnd(fate);
-      if (text !== null && (fate.kind !== "dropped" || missing >= LOOKS_UNTIL_DROPPED)) throw new Error(text);
+      if (text !== null && (fate.kind !== "dropped" || missing >= LOOKS_UNTIL_DROPPED)) throw new PlainProblem(text);
     }
   }
 
@@ -290,7 +298,11 @@ export class DepositFlow {
   async restart(): Promise<void> {
     this.#life += 1;
     this.stage = { at: "wallet" };
-    await this.advance();
+    try {
+      await this.resume();
+    } catch (error) {
+      this.stage = { at: "failed", text: problemText(error) };
+    }
   }
 
   /** Nobody looks any more: stop asking. The kept hash resumes it. */

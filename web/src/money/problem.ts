@@ -19,10 +19,15 @@ const METER_WORDS: Readonly<Record<string, string>> = {
   missing_credentials: "You are signed out. Sign in, then try again.",
 };
 
+/** A failure of the page's own whose message is already what a person should read. */
+export class PlainProblem extends Error {}
+
 export function problemText(error: unknown): string {
+  if (error instanceof PlainProblem) return error.message;
   if (error instanceof ApiError) {
     const known = METER_WORDS[error.code];
     if (known !== undefined) return known;
+    if (error.status >= 500 && error.message === "") return "The meter does not answer. Try again in a moment.";
     return error.message === "" ? "The meter refused without a reason. Try again in a moment." : sentence(error.message);
   }
   return whyReverted(error) ?? walletProblem(error).text;

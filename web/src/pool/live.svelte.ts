@@ -14,6 +14,8 @@ export class LivePool {
   /** When something was heard last, on the clock that only goes forward. */
   #heardAtMs = 0;
   silentMs = $state(0);
+  /** The last try failed. */
+  isUnreachable = $state(false);
   #stop = new AbortController();
   #ticker = setInterval(() => (this.silentMs = this.pool === null ? 0 : performance.now() - this.#heardAtMs), TICK_MS);
 
@@ -34,6 +36,7 @@ export class LivePool {
     this.pool = readPool(body);
     this.#heardAtMs = performance.now();
     this.silentMs = 0;
+    this.isUnreachable = false;
   }
 
   async #run(): Promise<void> {
@@ -55,8 +58,8 @@ export class LivePool {
   async #ask(signal: AbortSignal): Promise<void> {
     try {
       this.#heard(await call("GET", "/v1/pool", { signal }));
-    } catch {
-      // Silence is shown by its length.
+    } catch (error) {
+      if (!isAbort(error)) this.isUnreachable = true;
     }
   }
 }

@@ -1,5 +1,6 @@
 // The one connected wallet of the page: found, connected, signed in, authorised. The steps are in machine.ts; here is what is done at each.
 
+import { sessionFrom } from "../account/session-reply";
 import { call } from "../api/client";
 import { session } from "../session.svelte";
 import type { Session } from "../session.svelte";
@@ -142,8 +143,7 @@ class WalletStore {
   /** Opens a session with a signed message, or links the wallet to the user who is signed in by passkey. */
   async openSession(body: Record<string, unknown>): Promise<void> {
     const links = session.who !== null && session.who.user !== null && session.who.wallet === null;
-    const opened = await call<Session>("POST", links ? "/v1/session/wallet" : "/v1/session", { body });
-    session.opened({ ...opened, user: opened.user ?? null, passkeys: opened.passkeys ?? 0 });
+    session.opened(sessionFrom(await call<Partial<Session>>("POST", links ? "/v1/session/wallet" : "/v1/session", { body })));
     this.happened({ kind: "signedIn" });
   }
 
