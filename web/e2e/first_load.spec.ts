@@ -61,12 +61,13 @@ test("the browser refuses what the policy forbids", async () => {
       }
     };
     await attempt("innerHTML", () => (document.createElement("div").innerHTML = "<b>x</b>"));
-    await attempt("eval", () => (0, eval)("1"));
+    // The debugger, by which this runs, may use `eval`; a script that is text is refused to it as well.
+    await attempt("text as a script", () => (document.createElement("script").textContent = "1"));
     await attempt("another policy", () => (globalThis as unknown as { trustedTypes: { createPolicy(name: string, rules: object): unknown } }).trustedTypes.createPolicy("mine", {}));
     await attempt("elsewhere", () => fetch("https://example.invalid/"));
     return tried;
   });
-  expect(refused).toEqual({ innerHTML: true, eval: true, "another policy": true, elsewhere: true });
+  expect(refused).toEqual({ innerHTML: true, "text as a script": true, "another policy": true, elsewhere: true });
   await context.close();
 });
 

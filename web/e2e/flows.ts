@@ -1,6 +1,5 @@
 /** What people do on the page, by the names that they see. */
 
-import { expect } from "vitest";
 import type { Locator, Page } from "playwright-core";
 
 import { visit } from "./browser";
@@ -36,10 +35,6 @@ export async function problem(page: Page): Promise<string> {
   return (await alert.innerText()).trim();
 }
 
-export async function expectNone(locator: Locator): Promise<void> {
-  expect(await locator.count()).toBe(0);
-}
-
 /** Writes a message and sends it. */
 export async function send(page: Page, text: string): Promise<void> {
   await page.getByRole("textbox", { name: "Message" }).fill(text);
@@ -58,11 +53,12 @@ export async function answered(page: Page, model: string): Promise<string> {
   return last.locator(".line").innerText();
 }
 
-/** Sets the longest answer of the open conversation by its own control. */
+/** Sets the longest answer of the open conversation. */
 export async function limitAnswers(page: Page, tokens: number): Promise<void> {
-  await page.getByRole("button", { name: /settings/i }).first().click();
-  const field = page.getByLabel(/longest answer|max(imum)? tokens/i).first();
+  await page.getByRole("button", { name: "Settings", exact: true }).click();
+  const field = page.getByLabel("Longest answer, tokens");
   await field.fill(String(tokens));
   await field.press("Tab");
   await page.keyboard.press("Escape");
+  await field.waitFor({ state: "hidden" });
 }
