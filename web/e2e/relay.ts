@@ -21,6 +21,7 @@ export class Relay {
   script: Script = { pieces: ["nothing"], pauseMs: 0 };
   private jobs = 0;
   private readonly scripts = new Map<string, Script>();
+  private readonly stopped = new Set<string>();
 
   private constructor(private readonly server: Server) {}
 
@@ -49,6 +50,10 @@ export class Relay {
     const script = job?.[1] ? this.scripts.get(job[1]) : undefined;
     if (job?.[1] && script) {
       if (job[2]) return this.stream(job[1], script, response);
+      if (request.method === "DELETE") {
+        this.stopped.add(job[1]);
+        return json(response, 202, { ...this.described(job[1]), state: "running" });
+      }
       return json(response, 200, { ...this.described(job[1]), state: "running", model: facts.model, events: script.pieces.length, created_at: 0 });
     }
     this.pass(request, response);
@@ -73,10 +78,11 @@ export class Relay {
     let event = 0;
     for (const piece of pieces) {
       if (!isOpen) return;
+      if (this.stopped.has(id)) break;
       if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       say(++event, chunk([{ index: 0, delta: { content: piece }, finish_reason: null }]));
     }
-    const usage = { prompt_tokens: 7, completion_tokens: pieces.length, total_tokens: 7 + pieces.length, cost: "0.000028", cost_credits: 28_000 };
+    const usage = { prompt_tokens: 7, completion_tokens: event, total_tokens: 7 + event, cost: "0.000028", cost_credits: 28_000 };
     say(++event, chunk([{ index: 0, delta: {}, finish_reason: "stop" }]));
     say(++event, chunk([], { usage, parallelix: { receipt_id: id, node: facts.nodes[0]?.address, operator: facts.nodes[0]?.operator, fallback: false } }));
     say(++event, "[DONE]");
