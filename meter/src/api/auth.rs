@@ -16,9 +16,11 @@ use crate::serving::hold::Payer;
 /// Between two looks whether the credential behind a stream still counts.
 const LAPSE_CHECK: Duration = Duration::from_millis(900);
 
-/// The payer that a key or a session stands for. Errors when nobody does, or the wallet has no account yet.
+/// The payer that a key or a session stands for. Errors when nobody does, a user has linked no wallet, or the wallet has no
+/// account yet.
 pub async fn payer(state: &ApiState, headers: &HeaderMap) -> Result<Payer, ApiError> {
     let caller = state.identity.authenticate(headers).await?;
+    caller.wallet.ok_or_else(ApiError::no_wallet)?;
     let account = caller.account.ok_or_else(ApiError::no_account)?;
     let (key, key_limit) = caller.key.map_or((None, None), |key| (Some(KeyId(key.id.to_string())), key.limit));
     Ok(Payer { account, key, key_limit })

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use wire::{AmountError, Credits};
 
 use super::REQUEST_ID;
-use crate::identity::{AuthError, IdentityError, KeyError, SignInError};
+use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SignInError};
 use crate::ledger::{CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
 use crate::serving::fleet::AskError;
@@ -178,6 +178,14 @@ impl ApiError {
         Self::new(StatusCode::PAYMENT_REQUIRED, code, message).with_metadata(metadata)
     }
 
+    /// A user that has linked no wallet: nothing to spend.
+    pub fn no_wallet() -> Self {
+        Self::forbidden(
+            "wallet_required",
+            "this account has no wallet yet, and credits are a wallet's; link one with POST /v1/session/wallet",
+        )
+    }
+
     /// A wallet without an account: nothing deposited, nothing authorized.
     pub fn no_account() -> Self {
         let message = "this wallet has no credits and no spending authorization yet; deposit PRLX and sign one".to_owned();
@@ -286,13 +294,33 @@ impl From<AuthError> for ApiError {
 
 impl From<SignInError> for ApiError {
     fn from(error: SignInError) -> Self {
+        if let SignInError::Caller(error) = error {
+            return error.into();
+        }
         match &error {
             SignInError::Unavailable(cause) => Self::unavailable(cause),
+            SignInError::NoUser | SignInError::LinkedElsewhere { .. } => Self::conflict(error.code(), error.to_string()),
             SignInError::ContractUnavailable(cause) => {
                 tracing::warn!(%cause, "contract wallet could not be asked");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
             }
             _ => Self::unauthorized(error.code(), error.to_string()),
+        }
+    }
+}
+
+impl From<PasskeyError> for ApiError {
+    fn from(error: PasskeyError) -> Self {
+        let (code, message) = (error.code(), error.to_string());
+        match error {
+            PasskeyError::Unavailable(cause) => Self::unavailable(&cause),
+            PasskeyError::Caller(error) => error.into(),
+            PasskeyError::Name { .. } => Self::invalid("name", code, message),
+            PasskeyError::NotFound => Self::not_found(code, message),
+            PasskeyError::NotAdded { .. } | PasskeyError::LastWayIn => Self::conflict(code, message),
+            PasskeyError::UnknownCeremony | PasskeyError::OtherSession | PasskeyError::Refused(_) | PasskeyError::UnknownPasskey => {
+                Self::unauthorized(code, message)
+            }
         }
     }
 }

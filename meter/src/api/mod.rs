@@ -21,6 +21,7 @@ mod logprobs;
 mod models;
 mod node_link;
 mod options; // of a request, beside model and prompt
+mod passkeys; // sign-up and sign-in without a wallet
 pub mod pool;
 mod receipts;
 mod same_origin; // what a cookie may change
@@ -93,6 +94,7 @@ pub fn router(state: ApiState) -> Router {
         .route(wire::node::LINK_PATH, get(node_link::open))
         .merge(account::routes())
         .merge(jobs::routes())
+        .merge(passkeys::routes())
         .merge(pool::routes())
         .merge(keys::routes())
         .merge(session::routes())

@@ -7,7 +7,7 @@ use wire::{AccountId, Address, Credits};
 
 use super::keys::KeyId;
 use super::secret::{self, Kind, MalformedSecret, SecretHash};
-use super::{Identity, IdentityError};
+use super::{Identity, IdentityError, UserId};
 
 /// How stale `last_used_at` may be, seconds: one write in this time instead of one per call.
 const LAST_USED_STEP_S: u64 = 60;
@@ -15,8 +15,10 @@ const LAST_USED_STEP_S: u64 = 60;
 /// Who is calling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The payer's wallet.
-    pub wallet: Address,
+    /// The payer's wallet; `None` for a user that has linked none.
+    pub wallet: Option<Address>,
+    /// The user, when a passkey signed in or the wallet is linked to one.
+    pub user: Option<UserId>,
     /// Its account in the vault; `None` before its first deposit or authorization.
     pub account: Option<AccountId>,
     /// The API key used, if one was.
@@ -114,7 +116,7 @@ impl Identity {
             self.inner.store.touch_key(row.key.id, now_s).await?;
         }
         let facts = ApiKeyFacts { id: row.key.id, limit: row.key.limit };
-        Ok(Caller { wallet: row.wallet, account: None, key: Some(facts), session: false })
+        Ok(Caller { wallet: Some(row.wallet), user: None, account: None, key: Some(facts), session: false })
     }
 
     async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
@@ -127,12 +129,15 @@ impl Identity {
         if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
             self.inner.store.touch_session(hash, now_s).await?;
         }
-        Ok((Caller { wallet: row.wallet, account: None, key: None, session: true }, row.expires_at))
+        Ok((Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true }, row.expires_at))
     }
 
     /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.
     async fn with_account(&self, caller: Caller) -> Result<Caller, IdentityError> {
-        let account = self.account_of(caller.wallet).await?;
+        let account = match caller.wallet {
+            Some(wallet) => self.account_of(wallet).await?,
+            None => None,
+        };
         Ok(Caller { account, ..caller })
     }
 
