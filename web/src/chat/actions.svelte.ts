@@ -40,6 +40,11 @@ class Chat {
       ended: (message) => this.#ended(message),
     },
   });
+  /** The answer under way at the end of the open branch; null when there is none. */
+  running = $derived.by(() => {
+    const last = this.chats.path.at(-1);
+    return last?.answer && !isOver(last.answer.state) ? last : null;
+  });
   #frames = new Map<string, Message>();
   #frame: number | null = null;
 
@@ -57,12 +62,6 @@ class Chat {
   async #refreshed(conversationId: string): Promise<void> {
     await this.chats.refreshed(conversationId);
     if (this.chats.current.id === conversationId) await this.runs.resume(conversationId);
-  }
-
-  /** The answer under way at the end of the open branch; null when there is none. */
-  get running(): Message | null {
-    const last = this.chats.path.at(-1);
-    return last?.answer && !isOver(last.answer.state) ? last : null;
   }
 
   /** Takes in what is being written, and keeps it over a reload. */
