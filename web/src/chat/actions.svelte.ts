@@ -2,6 +2,7 @@
 
 import { ApiError } from "../api/error";
 import { session } from "../session.svelte";
+import { Beat } from "./beat";
 import { Chats, newId } from "./chats.svelte";
 import { database } from "./database";
 import { NEW_DRAFT, storeDraft, storedDraft } from "./drafts";
@@ -46,7 +47,7 @@ class Chat {
     return last?.answer && !isOver(last.answer.state) ? last : null;
   });
   #frames = new Map<string, Message>();
-  #frame: number | null = null;
+  readonly #beat = new Beat(() => this.#flush());
 
   /** Reads what this browser keeps and goes on with what was under way. */
   async start(): Promise<void> {
@@ -178,13 +179,10 @@ class Chat {
   #show(message: Message, now: boolean): void {
     this.#frames.set(message.id, message);
     if (now) return this.#flush();
-    // A hidden page gets no frames and needs none: the end is shown at once.
-    this.#frame ??= requestAnimationFrame(() => this.#flush());
+    this.#beat.ask();
   }
 
   #flush(): void {
-    if (this.#frame !== null) cancelAnimationFrame(this.#frame);
-    this.#frame = null;
     for (const message of this.#frames.values()) this.chats.show(message);
     this.#frames.clear();
   }
