@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 
-import { estimate, fittingAfterRefusal, promptTokens } from "../src/chat/estimate";
+import { draftTokens, estimate, fittingAfterRefusal, promptTokens } from "../src/chat/estimate";
 import { DEFAULT_OPTIONS, type Message, newAnswer, titleFrom } from "../src/chat/model";
 import { rawMember } from "../src/chat/raw-json";
 import { folded, SearchIndex } from "../src/chat/search";
+import { partsOf } from "../src/chat/thinking";
 import { leafBelow, newestLeaf, pathTo, siblingsOf, treeOf } from "../src/chat/tree";
 import { routeOf } from "../src/app/routes";
 
@@ -46,9 +47,10 @@ test("a missing parent and a ring lose no message and end", () => {
 test("an estimate counts bytes for what is new and the meter's own count for what was answered", () => {
   const answered = message("a", "q", 2, "assistant");
   Object.assign(answered.answer!, { promptTokens: 1000, completionTokens: 200 });
-  expect(promptTokens("", [message("q", null, 1), answered], "")).toBe(1208);
-  expect(promptTokens("", [], "漢字".repeat(30))).toBeGreaterThan(promptTokens("", [], "ab".repeat(30)));
-  expect(promptTokens("be kind", [], "x")).toBeGreaterThan(promptTokens("", [], "x"));
+  expect(promptTokens("", [message("q", null, 1), answered])).toBe(1208);
+  expect(draftTokens("漢字".repeat(30))).toBeGreaterThan(draftTokens("ab".repeat(30)));
+  expect(draftTokens("")).toBe(0);
+  expect(promptTokens("be kind", [])).toBeGreaterThan(promptTokens("", []));
 });
 
 test("an estimate above what can be spent names the longest answer that fits", () => {
@@ -122,4 +124,12 @@ test("routes are read from the fragment, and what is none is the chat", () => {
   expect(routeOf("#/pool")).toEqual({ page: "pool", argument: null });
   for (const odd of ["", "#", "#/", "#/<script>", "#//x", "#/%E0%A4%A"]) expect(routeOf(odd).page).toBe("chat");
   expect(routeOf("#/chat/%E0%A4%A")).toEqual({ page: "chat", argument: null });
+});
+
+test("what a model thought aloud is apart from its answer, whole or under way", () => {
+  expect(partsOf("plain <think>x</think>")).toEqual({ thought: null, closed: true, answer: "plain <think>x</think>" });
+  expect(partsOf("<thi")).toEqual({ thought: null, closed: true, answer: "<thi" });
+  expect(partsOf("\n<think>one")).toEqual({ thought: "one", closed: false, answer: "" });
+  expect(partsOf("<think>\none\n</think>\n\ntwo")).toEqual({ thought: "one", closed: true, answer: "two" });
+  expect(partsOf("<think>\n\n</think>\n\ntwo")).toEqual({ thought: null, closed: true, answer: "two" });
 });

@@ -2,6 +2,7 @@
 
 import { ApiError } from "../api/error";
 import { session } from "../session.svelte";
+import { Beat } from "./beat";
 import { Chats, newId } from "./chats.svelte";
 import { database } from "./database";
 import { NEW_DRAFT, storeDraft, storedDraft } from "./drafts";
@@ -34,35 +35,34 @@ class Chat {
     database,
     pause: untilOnline,
     now: () => performance.now(),
+    account: () => session.credits?.account ?? null,
     sink: {
       show: (message, now) => this.#show(message, now),
       stored: (message) => this.#channel?.postMessage(message.conversationId),
       ended: (message) => this.#ended(message),
     },
   });
+  /** The answer under way at the end of the open branch; null when there is none. */
+  running = $derived.by(() => {
+    const last = this.chats.path.at(-1);
+    return last?.answer && !isOver(last.answer.state) ? last : null;
+  });
   #frames = new Map<string, Message>();
-  #frame: number | null = null;
+  readonly #beat = new Beat(() => this.#flush());
 
-  /** Reads what this browser keeps and goes on with what was under way. */
+  /** Reads what this browser keeps. What was under way goes on when it is known who is here. */
   async start(): Promise<void> {
     this.#channel?.addEventListener("message", ({ data }) => {
       if (typeof data !== "string") return;
       void this.#refreshed(data);
     });
     await this.chats.load();
-    await this.runs.resume().catch(() => {}); // `chats.broken` says already that nothing can be read
   }
 
   /** Another tab wrote: its answers under way are read here too, while somebody looks. */
   async #refreshed(conversationId: string): Promise<void> {
     await this.chats.refreshed(conversationId);
     if (this.chats.current.id === conversationId) await this.runs.resume(conversationId);
-  }
-
-  /** The answer under way at the end of the open branch; null when there is none. */
-  get running(): Message | null {
-    const last = this.chats.path.at(-1);
-    return last?.answer && !isOver(last.answer.state) ? last : null;
   }
 
   /** Takes in what is being written, and keeps it over a reload. */
@@ -156,7 +156,7 @@ class Chat {
     const path = question ? [...pathTo(this.chats.tree, question.parentId), question] : pathTo(this.chats.tree, questionId);
     const job: JobRecord = {
       key: answer.id, conversationId: conversation.id, request: JSON.stringify(chatRequest(conversation, path)), jobId: null, receiptId: null,
-      createdAt: Date.now(), stopRequested: false,
+      createdAt: Date.now(), account: session.credits?.account ?? null, stopRequested: false,
     };
     try {
       await this.chats.append([...before, answer], job);
@@ -179,13 +179,10 @@ class Chat {
   #show(message: Message, now: boolean): void {
     this.#frames.set(message.id, message);
     if (now) return this.#flush();
-    // A hidden page gets no frames and needs none: the end is shown at once.
-    this.#frame ??= requestAnimationFrame(() => this.#flush());
+    this.#beat.ask();
   }
 
   #flush(): void {
-    if (this.#frame !== null) cancelAnimationFrame(this.#frame);
-    this.#frame = null;
     for (const message of this.#frames.values()) this.chats.show(message);
     this.#frames.clear();
   }
