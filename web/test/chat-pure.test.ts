@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { estimate, fittingAfterRefusal, promptTokens } from "../src/chat/estimate";
+import { draftTokens, estimate, fittingAfterRefusal, promptTokens } from "../src/chat/estimate";
 import { DEFAULT_OPTIONS, type Message, newAnswer, titleFrom } from "../src/chat/model";
 import { rawMember } from "../src/chat/raw-json";
 import { folded, SearchIndex } from "../src/chat/search";
@@ -46,9 +46,10 @@ test("a missing parent and a ring lose no message and end", () => {
 test("an estimate counts bytes for what is new and the meter's own count for what was answered", () => {
   const answered = message("a", "q", 2, "assistant");
   Object.assign(answered.answer!, { promptTokens: 1000, completionTokens: 200 });
-  expect(promptTokens("", [message("q", null, 1), answered], "")).toBe(1208);
-  expect(promptTokens("", [], "漢字".repeat(30))).toBeGreaterThan(promptTokens("", [], "ab".repeat(30)));
-  expect(promptTokens("be kind", [], "x")).toBeGreaterThan(promptTokens("", [], "x"));
+  expect(promptTokens("", [message("q", null, 1), answered])).toBe(1208);
+  expect(draftTokens("漢字".repeat(30))).toBeGreaterThan(draftTokens("ab".repeat(30)));
+  expect(draftTokens("")).toBe(0);
+  expect(promptTokens("be kind", [])).toBeGreaterThan(promptTokens("", []));
 });
 
 test("an estimate above what can be spent names the longest answer that fits", () => {

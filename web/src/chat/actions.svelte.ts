@@ -2,9 +2,10 @@
 
 import { ApiError } from "../api/error";
 import { session } from "../session.svelte";
+import { Beat } from "./beat";
 import { Chats, newId } from "./chats.svelte";
 import { database } from "./database";
-import { drafts } from "./drafts";
+import { NEW_DRAFT, storeDraft, storedDraft } from "./drafts";
 import { type Conversation, isOver, type JobRecord, type Message, newAnswer } from "./model";
 import { isServed, models } from "./models.svelte";
 import { untilOnline } from "./network.svelte";
@@ -22,6 +23,8 @@ const NODE_PERIOD_MS = 3_000;
 
 class Chat {
   refusal = $state.raw<Refusal | null>(null);
+  /** What is being written, in the open conversation. */
+  draft = $state("");
   /** The model whose node is waited for; null when nothing waits. */
   waitingFor = $state<string | null>(null);
   /** Read out when an answer is over. */
@@ -38,8 +41,13 @@ class Chat {
       ended: (message) => this.#ended(message),
     },
   });
+  /** The answer under way at the end of the open branch; null when there is none. */
+  running = $derived.by(() => {
+    const last = this.chats.path.at(-1);
+    return last?.answer && !isOver(last.answer.state) ? last : null;
+  });
   #frames = new Map<string, Message>();
-  #frame: number | null = null;
+  readonly #beat = new Beat(() => this.#flush());
 
   /** Reads what this browser keeps and goes on with what was under way. */
   async start(): Promise<void> {
@@ -57,17 +65,34 @@ class Chat {
     if (this.chats.current.id === conversationId) await this.runs.resume(conversationId);
   }
 
-  /** The answer under way at the end of the open branch; null when there is none. */
-  get running(): Message | null {
-    const last = this.chats.path.at(-1);
-    return last?.answer && !isOver(last.answer.state) ? last : null;
+  /** Takes in what is being written, and keeps it over a reload. */
+  write(text: string): void {
+    this.draft = text;
+    storeDraft(this.#draftKey, text);
+  }
+
+  /** Shows what was left unsent in the conversation that is open now. */
+  readDraft(): void {
+    this.draft = storedDraft(this.#draftKey);
+  }
+
+  get #draftKey(): string {
+    return this.chats.isStored(this.chats.current.id) ? this.chats.current.id : NEW_DRAFT;
+  }
+
+  /** Puts a text that was not taken where it was written, unless something else is being written there. */
+  #giveBack(conversationId: string, text: string | null): void {
+    if (text === null) return;
+    if (this.chats.current.id !== conversationId) storeDraft(conversationId, text);
+    else if (this.draft === "") this.write(text);
   }
 
   /** Sends a new message at the end of the open branch. */
   async send(text: string): Promise<void> {
     if (this.running) return;
     const parent = this.chats.path.at(-1)?.id ?? null;
-    await this.#ask(text, parent, () => this.send(text));
+    // What is refused may be reworded before it is sent again.
+    await this.#ask(text, parent, () => this.send(this.draft.trim() || text));
   }
 
   /** Asks the same again: the old answer stays as a sibling. */
@@ -139,14 +164,14 @@ class Chat {
       // What can't be kept is not sent either: a paid answer must not depend on this tab staying open.
       const message = `this browser could not store the message: ${error instanceof Error ? error.message : String(error)}`;
       this.refusal = { error: new ApiError({ code: "not_stored", message }), retry };
-      if (draft !== null) drafts.offer(conversation.id, draft);
+      this.#giveBack(conversation.id, draft);
       return;
     }
-    drafts.clear(conversation.id);
+    if (this.draft.trim() === draft) this.write("");
     const refused = await this.runs.start(job, structuredClone(answer));
     if (!refused) return;
     await this.chats.takeBack(conversation, [...before.map(({ id }) => id), answer.id]);
-    if (draft !== null) drafts.offer(conversation.id, draft);
+    this.#giveBack(conversation.id, draft);
     if (refused.code !== "stopped_before_sent") this.refusal = { error: refused, retry };
     if (refused.status === 401) void session.refresh();
   }
@@ -154,13 +179,10 @@ class Chat {
   #show(message: Message, now: boolean): void {
     this.#frames.set(message.id, message);
     if (now) return this.#flush();
-    // A hidden page gets no frames and needs none: the end is shown at once.
-    this.#frame ??= requestAnimationFrame(() => this.#flush());
+    this.#beat.ask();
   }
 
   #flush(): void {
-    if (this.#frame !== null) cancelAnimationFrame(this.#frame);
-    this.#frame = null;
     for (const message of this.#frames.values()) this.chats.show(message);
     this.#frames.clear();
   }

@@ -1,7 +1,7 @@
 // The conversations of this browser and the one that is open. Components read it and call it; nothing else writes.
 
 import type { ChatDatabase, Write } from "./db";
-import { type Conversation, DEFAULT_OPTIONS, type JobRecord, type Message, type Options, titleFrom } from "./model";
+import { type Conversation, DEFAULT_OPTIONS, isOver, type JobRecord, type Message, type Options, titleFrom } from "./model";
 import { SearchIndex, type Hit } from "./search";
 import { leafBelow, newestLeaf, pathTo, treeOf } from "./tree";
 
@@ -21,6 +21,11 @@ export class Chats {
   /** The open conversation. It is stored with its first message. */
   current = $state.raw<Conversation>(this.#fresh("", DEFAULT_OPTIONS));
   #messages = $state.raw<ReadonlyMap<string, Message>>(new Map());
+  /**
+   * Answers under way in the open conversation, newest state. Apart from the tree, so that a frame of one answer redraws that answer
+   * and nothing of the three hundred messages above it.
+   */
+  live = $state.raw<ReadonlyMap<string, Message>>(new Map());
   /** Why the conversations can't be kept; null while they can. */
   broken = $state<string | null>(null);
   /** Whether the list was read. */
@@ -65,6 +70,7 @@ export class Chats {
     const conversation = await this.database.get("conversations", id);
     if (!conversation || conversation.deletedAt !== null) return false;
     const messages = await this.database.messagesOf(id);
+    if (this.current.id !== id) this.live = new Map();
     this.current = conversation;
     this.#messages = new Map(messages.map((message) => [message.id, message]));
     return true;
@@ -73,6 +79,7 @@ export class Chats {
   startNew(): void {
     this.current = this.#fresh(this.current.model, { ...DEFAULT_OPTIONS, maxTokens: this.current.options.maxTokens });
     this.#messages = new Map();
+    this.live = new Map();
   }
 
   /** Another tab wrote to this conversation. */
@@ -80,11 +87,7 @@ export class Chats {
     await this.load();
     if (this.current.id !== conversationId) return;
     const leaf = this.current.leafId;
-    const known = this.#messages;
     if (!(await this.open(conversationId))) return this.startNew();
-    // What this tab reads itself may be ahead of what was written.
-    const read = (message: Message | undefined) => message?.answer?.eventsRead ?? 0;
-    this.#messages = new Map([...this.#messages].map(([id, stored]) => [id, read(known.get(id)) > read(stored) ? (known.get(id) ?? stored) : stored]));
     // Where somebody reads is this tab's own; only a branch that grew at its end is followed.
     if (leaf !== null && this.#messages.has(leaf)) this.current = { ...this.current, leafId: leafBelow(this.tree, leaf) };
   }
@@ -124,7 +127,13 @@ export class Chats {
   /** Shows a message that changed, if its conversation is open. */
   show(message: Message): void {
     if (message.conversationId !== this.current.id || !this.#messages.has(message.id)) return;
-    this.#messages = new Map(this.#messages).set(message.id, { ...message, answer: message.answer && { ...message.answer } });
+    const copy = { ...message, answer: message.answer && { ...message.answer } };
+    const live = new Map(this.live);
+    if (!copy.answer || isOver(copy.answer.state)) {
+      live.delete(message.id);
+      this.#messages = new Map(this.#messages).set(message.id, copy);
+    } else live.set(message.id, copy);
+    this.live = live;
   }
 
   async ended(message: Message): Promise<void> {

@@ -2,40 +2,45 @@
 
 const PREFIX = "parallelix.draft.";
 
-const listeners = new Set<(conversationId: string, text: string) => void>();
-
-export const drafts = {
-  get(conversationId: string): string {
-    try {
-      return localStorage.getItem(PREFIX + conversationId) ?? "";
-    } catch {
-      return "";
-    }
-  },
-
-  set(conversationId: string, text: string): void {
-    try {
-      if (text === "") localStorage.removeItem(PREFIX + conversationId);
-      else localStorage.setItem(PREFIX + conversationId, text);
-    } catch {
-      // No storage: the draft lives in the field alone.
-    }
-  },
-
-  clear(conversationId: string): void {
-    this.set(conversationId, "");
-  },
-
-  /** Gives a text back to the composer that shows this conversation, unless something new was typed there. */
-  offer(conversationId: string, text: string): void {
-    for (const listener of listeners) listener(conversationId, text);
-  },
-
-  onOffer(listener: (conversationId: string, text: string) => void): () => void {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  },
-};
-
 /** The draft of a chat that has no message yet has no conversation to belong to. */
 export const NEW_DRAFT = "new";
+
+const waiting = new Map<string, string>();
+
+export function storedDraft(key: string): string {
+  const unwritten = waiting.get(key);
+  if (unwritten !== undefined) return unwritten;
+  try {
+    return localStorage.getItem(PREFIX + key) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+const PAUSE_MS = 400;
+let timer: ReturnType<typeof setTimeout> | null = null;
+
+/** Keeps a draft, soon: writing with every key would be felt. What waits is written when the page is left or hidden. */
+export function storeDraft(key: string, text: string): void {
+  waiting.set(key, text);
+  timer ??= setTimeout(writeWaiting, PAUSE_MS);
+}
+
+function writeWaiting(): void {
+  if (timer !== null) clearTimeout(timer);
+  timer = null;
+  for (const [key, text] of waiting) write(key, text);
+  waiting.clear();
+}
+
+addEventListener("pagehide", writeWaiting);
+document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && writeWaiting());
+
+function write(key: string, text: string): void {
+  try {
+    if (text === "") localStorage.removeItem(PREFIX + key);
+    else localStorage.setItem(PREFIX + key, text);
+  } catch {
+    // No storage: the draft lives in the field alone.
+  }
+}

@@ -12,15 +12,18 @@ const encoder = new TextEncoder();
 
 const tokensOf = (text: string): number => Math.ceil(encoder.encode(text).length / BYTES_PER_TOKEN) + TEMPLATE_TOKENS_PER_MESSAGE;
 
-/** About how many tokens the prompt will have: counted ones where the last answer told them, bytes for the rest. */
-export function promptTokens(system: string, path: readonly Message[], draft: string): number {
+/** About how many tokens a draft adds to the prompt. */
+export const draftTokens = (draft: string): number => (draft === "" ? 0 : tokensOf(draft));
+
+/** About how many tokens a branch has as a prompt: counted ones where the last answer told them, bytes for the rest. */
+export function promptTokens(system: string, path: readonly Message[]): number {
   let counted = TEMPLATE_TOKENS + (system ? tokensOf(system) : 0);
   for (const message of path) {
     const { answer } = message;
     if (answer?.promptTokens && answer.completionTokens) counted = answer.promptTokens + answer.completionTokens + TEMPLATE_TOKENS_PER_MESSAGE;
     else counted += tokensOf(message.text);
   }
-  return counted + (draft ? tokensOf(draft) : 0);
+  return counted;
 }
 
 export interface Estimate {

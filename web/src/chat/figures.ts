@@ -1,6 +1,6 @@
 // How figures are written: short, in the reader's own manner, with their unit.
 
-const whole = new Intl.NumberFormat();
+const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 
 export const counted = (value: number): string => whole.format(value);

@@ -60,11 +60,12 @@ export class Runs {
   /** Asks the node to stop. What arrived stays and is charged, and nothing else. */
   async stop(key: string): Promise<void> {
     const record = this.#records.get(key);
-    if (!record) return;
+    if (!record || record.stopRequested) return;
+    const { jobId } = record;
     record.stopRequested = true;
     this.#show(record, this.active.get(key)?.connection ?? "reading");
     await this.deps.database.write([{ store: "jobs", put: { ...record } }]);
-    if (record.jobId) await this.#cancel(record.jobId);
+    if (jobId !== null) await this.#cancel(jobId); // otherwise it is asked for as soon as the job has a name
   }
 
   /** Goes on with the runs that waited for a sign-in. */
@@ -159,6 +160,8 @@ export class Runs {
       }
       this.#show(record, "reconnecting");
       await this.deps.pause(wait);
+      // The first asking may have been lost with the connection; asking twice changes nothing.
+      if (record.stopRequested) await this.#cancel(record.jobId);
     }
     await this.#finish(record, message, reader, pace);
   }
