@@ -95,6 +95,8 @@ export class DepositFlow {
       return;
     }
     if (["asking", "approving", "sent", "credited"].includes(this.stage.at)) return;
+    // A failure stays until somebody has read it.
+    if (this.stage.at === "failed" && wallet.owner === null) return;
     if (wallet.owner === null) this.stage = { at: "wallet" };
     else if (!wallet.onRightChain) this.stage = { at: "chain" };
     else await this.#read();

@@ -11,13 +11,16 @@ const TICK_MS = 1_000;
 
 export class LivePool {
   pool = $state.raw<Pool | null>(null);
-  /** When something was heard last, on the clock that only goes forward. */
+  /** When anything was heard last, and when the pool was, on the clock that only goes forward. */
+  #aliveAtMs = 0;
   #heardAtMs = 0;
   silentMs = $state(0);
+  /** How old the figures are: an unchanged pool is not sent again. */
+  ageMs = $state(0);
   /** The last try failed. */
   isUnreachable = $state(false);
   #stop = new AbortController();
-  #ticker = setInterval(() => (this.silentMs = this.pool === null ? 0 : performance.now() - this.#heardAtMs), TICK_MS);
+  #ticker = setInterval(() => this.#tick(), TICK_MS);
 
   constructor() {
     void this.#run();
@@ -32,10 +35,17 @@ export class LivePool {
     clearInterval(this.#ticker);
   }
 
+  #tick(): void {
+    if (this.pool === null) return;
+    const now = performance.now();
+    this.silentMs = now - this.#aliveAtMs;
+    this.ageMs = now - this.#heardAtMs;
+  }
+
   #heard(body: unknown): void {
     this.pool = readPool(body);
-    this.#heardAtMs = performance.now();
-    this.silentMs = 0;
+    this.#aliveAtMs = this.#heardAtMs = performance.now();
+    this.silentMs = this.ageMs = 0;
     this.isUnreachable = false;
   }
 
@@ -43,7 +53,8 @@ export class LivePool {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        await readSse(await openStream("/v1/pool/events", { signal }), ({ event, data }) => {
+        const body = await openStream("/v1/pool/events", { signal });
+        await readSse(body.pipeThrough(this.#pulse()), ({ event, data }) => {
           if (event === "pool") this.#heard(JSON.parse(data));
         });
       } catch (error) {
@@ -52,6 +63,16 @@ export class LivePool {
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
+  }
+
+  /** Every byte is a sign of life, comments too: while nothing changes there are no others. */
+  #pulse(): TransformStream<Uint8Array, Uint8Array> {
+    return new TransformStream({
+      transform: (chunk, controller) => {
+        this.#aliveAtMs = performance.now();
+        controller.enqueue(chunk);
+      },
+    });
   }
 
   /** Once, by hand: a proxy in between may cut every stream. */

@@ -11,6 +11,7 @@ export interface Series {
 }
 
 const HEIGHT_PX = 220;
+const HALF_DAY_S = 43_200;
 
 /** Draws into `target` until the returned function is called. */
 export function drawChart(target: HTMLElement, { days, heights, unit }: Series): () => void {
@@ -25,11 +26,12 @@ export function drawChart(target: HTMLElement, { days, heights, unit }: Series):
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       cursor: { drag: { x: false, y: false } },
       legend: { show: true },
-      scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
-      axes: [axis, { ...axis, size: 70 }],
+      // Half a day on each side, so that the first and the last bar are whole.
+      scales: { x: { range: (_, min, max) => [min - HALF_DAY_S, max + HALF_DAY_S] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
+      axes: [{ ...axis, values: "{MM}-{DD}", incrs: [1, 2, 5, 10, 30, 60].map((days) => days * 2 * HALF_DAY_S) }, { ...axis, size: 70 }],
       series: [{ label: "Day", value: "{YYYY}-{MM}-{DD}" }, { label: unit, stroke: color("--accent"), fill: color("--accent-ground"), width: 1, ...(bars ? { paths: bars } : {}), points: { show: false } }],
     },
-    [days.map((day) => Date.parse(`${day}T00:00:00Z`) / 1000), [...heights]],
+    [days.map((day) => Date.parse(`${day}T00:00:00Z`) / 1000), heights.map((height) => (height === 0 ? null : height))],
     target,
   );
   const resized = new ResizeObserver(() => chart.setSize({ width: target.clientWidth, height: HEIGHT_PX }));

@@ -2,6 +2,8 @@
 
 import { sessionFrom } from "../account/session-reply";
 import { call } from "../api/client";
+import { ApiError } from "../api/error";
+import { problemText } from "../money/problem";
 import { session } from "../session.svelte";
 import type { Session } from "../session.svelte";
 import { meterSource, quantity, walletSource } from "./chain";
@@ -94,7 +96,9 @@ class WalletStore {
       if (this.isSessionOwner) this.happened({ kind: "signedIn" });
       return true;
     } catch (error) {
-      this.happened({ kind: "failed", problem: walletProblem(error) });
+      // The meter may be what failed here, and the wallet must not be blamed for it.
+      const problem = error instanceof ApiError ? { code: "failed" as const, text: problemText(error) } : walletProblem(error);
+      this.happened({ kind: "failed", problem });
       return false;
     }
   }
