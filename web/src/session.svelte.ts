@@ -94,11 +94,13 @@ class SessionStore {
         this.opened(await call<Session>("GET", "/v1/session"));
       } catch (error) {
         if (error instanceof ApiError && error.status >= 400 && error.status < 500) this.#signedOut();
-        else if (this.state === "unknown") this.state = "signed-out";
+        // Not reached: who was here is taken to be here still, and nobody is sent away for a lost network.
       }
     }
     this.#timer ??= setInterval(() => {
-      if (this.state === "signed-in" && document.visibilityState === "visible") void this.refreshCredits();
+      if (document.visibilityState !== "visible") return;
+      if (this.state === "signed-in") void this.refreshCredits();
+      else if (this.state === "unknown") void this.refresh();
     }, PERIOD_MS);
   }
 

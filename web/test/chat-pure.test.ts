@@ -4,6 +4,7 @@ import { draftTokens, estimate, fittingAfterRefusal, promptTokens } from "../src
 import { DEFAULT_OPTIONS, type Message, newAnswer, titleFrom } from "../src/chat/model";
 import { rawMember } from "../src/chat/raw-json";
 import { folded, SearchIndex } from "../src/chat/search";
+import { partsOf } from "../src/chat/thinking";
 import { leafBelow, newestLeaf, pathTo, siblingsOf, treeOf } from "../src/chat/tree";
 import { routeOf } from "../src/app/routes";
 
@@ -123,4 +124,12 @@ test("routes are read from the fragment, and what is none is the chat", () => {
   expect(routeOf("#/pool")).toEqual({ page: "pool", argument: null });
   for (const odd of ["", "#", "#/", "#/<script>", "#//x", "#/%E0%A4%A"]) expect(routeOf(odd).page).toBe("chat");
   expect(routeOf("#/chat/%E0%A4%A")).toEqual({ page: "chat", argument: null });
+});
+
+test("what a model thought aloud is apart from its answer, whole or under way", () => {
+  expect(partsOf("plain <think>x</think>")).toEqual({ thought: null, closed: true, answer: "plain <think>x</think>" });
+  expect(partsOf("<thi")).toEqual({ thought: null, closed: true, answer: "<thi" });
+  expect(partsOf("\n<think>one")).toEqual({ thought: "one", closed: false, answer: "" });
+  expect(partsOf("<think>\none\n</think>\n\ntwo")).toEqual({ thought: "one", closed: true, answer: "two" });
+  expect(partsOf("<think>\n\n</think>\n\ntwo")).toEqual({ thought: null, closed: true, answer: "two" });
 });

@@ -80,6 +80,7 @@ function setUp() {
   vi.stubGlobal("fetch", meter.fetch);
   const database = new ChatDatabase(new IDBFactory());
   let clock = 0;
+  let account: number | null = null;
   const tab = () => {
     const ended: Message[] = [];
     let wake: (message: Message) => void = () => {};
@@ -88,11 +89,12 @@ function setUp() {
       database,
       pause: () => Promise.resolve(),
       now: () => (clock += 400),
+      account: () => account,
       sink: { show: () => {}, stored: () => {}, ended: (message) => { ended.push(message); wake(message); } },
     });
     return { runs, ended, end };
   };
-  return { meter, database, tab };
+  return { meter, database, tab, signIn: (next: number) => (account = next) };
 }
 
 const conversation: Conversation = {
@@ -101,7 +103,7 @@ const conversation: Conversation = {
 
 async function stored(database: ChatDatabase, patch: Partial<JobRecord> = {}) {
   const message: Message = { id: "key1", conversationId: "c", parentId: null, role: "assistant", text: "", createdAt: 2, answer: newAnswer("m") };
-  const record: JobRecord = { key: "key1", conversationId: "c", request: '{"model":"m"}', jobId: null, receiptId: null, createdAt: 2, stopRequested: false, ...patch };
+  const record: JobRecord = { key: "key1", conversationId: "c", request: '{"model":"m"}', jobId: null, receiptId: null, createdAt: 2, account: 7, stopRequested: false, ...patch };
   await database.write([{ store: "conversations", put: conversation }, { store: "messages", put: message }, { store: "jobs", put: record }]);
   return { message: structuredClone(message), record };
 }
@@ -152,6 +154,20 @@ test("a page that was reloaded goes on where it was, also when its request's rep
     expect((await database.get("messages", "key1"))?.text).toBe(TEXT);
     expect(meter.jobs.size).toBe(1);
   }
+});
+
+test("an answer of another account waits for that account", async () => {
+  const { database, tab, signIn } = setUp();
+  await stored(database, { jobId: "0xjob1", receiptId: "0xjob1" });
+  const { runs, end } = tab();
+  signIn(8);
+  await runs.resume();
+  expect(runs.active.size).toBe(0);
+  expect((await database.get("messages", "key1"))?.answer?.state).toBe("sending");
+  signIn(7);
+  await runs.signedIn();
+  await end;
+  expect((await database.get("messages", "key1"))?.text).toBe(TEXT);
 });
 
 test("two tabs read one job: both see all of it, and it is stored once", async () => {

@@ -35,6 +35,7 @@ class Chat {
     database,
     pause: untilOnline,
     now: () => performance.now(),
+    account: () => session.credits?.account ?? null,
     sink: {
       show: (message, now) => this.#show(message, now),
       stored: (message) => this.#channel?.postMessage(message.conversationId),
@@ -49,14 +50,13 @@ class Chat {
   #frames = new Map<string, Message>();
   readonly #beat = new Beat(() => this.#flush());
 
-  /** Reads what this browser keeps and goes on with what was under way. */
+  /** Reads what this browser keeps. What was under way goes on when it is known who is here. */
   async start(): Promise<void> {
     this.#channel?.addEventListener("message", ({ data }) => {
       if (typeof data !== "string") return;
       void this.#refreshed(data);
     });
     await this.chats.load();
-    await this.runs.resume().catch(() => {}); // `chats.broken` says already that nothing can be read
   }
 
   /** Another tab wrote: its answers under way are read here too, while somebody looks. */
@@ -156,7 +156,7 @@ class Chat {
     const path = question ? [...pathTo(this.chats.tree, question.parentId), question] : pathTo(this.chats.tree, questionId);
     const job: JobRecord = {
       key: answer.id, conversationId: conversation.id, request: JSON.stringify(chatRequest(conversation, path)), jobId: null, receiptId: null,
-      createdAt: Date.now(), stopRequested: false,
+      createdAt: Date.now(), account: session.credits?.account ?? null, stopRequested: false,
     };
     try {
       await this.chats.append([...before, answer], job);

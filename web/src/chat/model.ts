@@ -82,6 +82,8 @@ export interface JobRecord {
   jobId: string | null;
   receiptId: string | null;
   readonly createdAt: number;
+  /** Who asked, as the meter numbers accounts; null when that was not known. Nobody else can read the job. */
+  readonly account: number | null;
   stopRequested: boolean;
 }
 

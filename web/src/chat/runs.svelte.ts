@@ -25,6 +25,8 @@ interface RunDeps {
   /** Waits, or ends early when the network is back. */
   readonly pause: (ms: number) => Promise<void>;
   readonly now: () => number;
+  /** Who is here; null when that is not known. */
+  readonly account: () => number | null;
 }
 
 const RETRY_FIRST_MS = 500;
@@ -51,6 +53,9 @@ export class Runs {
   async resume(conversationId?: string): Promise<void> {
     for (const record of await this.deps.database.all("jobs")) {
       if (this.active.has(record.key) || (conversationId !== undefined && record.conversationId !== conversationId)) continue;
+      const account = this.deps.account();
+      // To somebody else the meter would say that there is no such job.
+      if (record.account !== null && account !== null && record.account !== account) continue;
       const message = await this.deps.database.get("messages", record.key);
       if (!message?.answer || isOver(message.answer.state)) await this.deps.database.write([{ store: "jobs", remove: record.key }]);
       else void this.#run(record, message, () => {});
