@@ -35,6 +35,8 @@ class Meter {
   events: string[] | null = log();
   refusal: { status: number; code: string } | null = null;
   receipt: object | null = null;
+  /** Replies to a new job wait for this. */
+  gate: Promise<void> = Promise.resolve();
 
   readonly fetch = async (input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> => {
     const url = new URL(String(input), "http://meter");
@@ -45,6 +47,7 @@ class Meter {
       if (this.refusal) return json(this.refusal.status, { error: { code: this.refusal.code, message: "no" } });
       const id = this.jobs.get(key) ?? `0xjob${this.jobs.size + 1}`;
       this.jobs.set(key, id);
+      await this.gate;
       if (this.loseReplies-- > 0) throw new TypeError("network");
       return json(201, { id, receipt_id: id, state: "queued" });
     }
@@ -80,6 +83,7 @@ function setUp() {
   vi.stubGlobal("fetch", meter.fetch);
   const database = new ChatDatabase(new IDBFactory());
   let clock = 0;
+  const held = new Set<string>();
   let account: number | null = null;
   const tab = () => {
     const ended: Message[] = [];
@@ -88,6 +92,11 @@ function setUp() {
     const runs = new Runs({
       database,
       pause: () => Promise.resolve(),
+      exclusively: async (name, work) => {
+        if (held.has(name)) return undefined;
+        held.add(name);
+        return work().finally(() => held.delete(name));
+      },
       now: () => (clock += 400),
       account: () => account,
       sink: { show: () => {}, stored: () => {}, ended: (message) => { ended.push(message); wake(message); } },
@@ -182,6 +191,19 @@ test("two tabs read one job: both see all of it, and it is stored once", async (
   expect(await database.all("jobs")).toEqual([]);
 });
 
+test("two tabs never send one message twice: the one that comes late reads what the other sent", async () => {
+  const { meter, database, tab } = setUp();
+  const { message, record } = await stored(database);
+  const [one, two] = [tab(), tab()];
+  const sent = one.runs.start(record, message);
+  await two.runs.resume();
+  expect(await sent).toBeNull();
+  await two.runs.resume();
+  await one.end;
+  expect(meter.posts.length).toBe(1);
+  expect((await database.get("messages", "key1"))?.text).toBe(TEXT);
+});
+
 test("a slower tab never overwrites what a faster one stored", async () => {
   const { database } = setUp();
   const { message } = await stored(database);
@@ -219,12 +241,27 @@ test("stopping reaches the meter and marks the answer as stopped", async () => {
   const { meter, database, tab } = setUp();
   const { message, record } = await stored(database);
   const { runs, end } = tab();
+  let open = () => {};
+  meter.gate = new Promise((resolve) => (open = resolve));
   const started = runs.start(record, message);
+  await vi.waitFor(() => expect(meter.posts.length).toBe(1), { timeout: 30_000 });
   await runs.stop("key1");
+  open();
   await started;
   await end;
   expect(meter.cancelled).toEqual(["/v1/jobs/0xjob1"]);
   expect((await database.get("messages", "key1"))?.answer?.state).toBe("stopped");
+});
+
+test("what is stopped before it was sent is not sent", async () => {
+  const { meter, database, tab } = setUp();
+  const { message, record } = await stored(database);
+  const { runs } = tab();
+  const started = runs.start(record, message);
+  await runs.stop("key1");
+  expect(await started).toMatchObject({ code: "stopped_before_sent" });
+  expect(meter.posts).toEqual([]);
+  expect(await database.all("jobs")).toEqual([]);
 });
 
 test("a job that the meter no longer has ends with its receipt, or says that there is none", async () => {

@@ -57,6 +57,7 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
   job_gone: ["The rest of this answer is no longer kept", "The meter keeps an answer for a while only. Its receipt says what was charged.", "retry"],
   job_lost: ["The meter lost this answer", "It has no receipt for it: nothing was charged so far.", "retry"],
   stopped_before_sent: ["Stopped", "It was not sent.", "none"],
+  not_stored: ["This browser could not keep the message", (error) => `${cap(error.message)}. What can't be kept is not sent: free some space, or leave the private window.`, "retry"],
   bad_reply: ["The meter's reply could not be read", "Reload the page: the meter may have been updated since you opened it.", "retry"],
   receipt_not_found: ["No such receipt", "It is not there, or it belongs to somebody else.", "none"],
 };

@@ -8,7 +8,7 @@ import { database } from "./database";
 import { NEW_DRAFT, storeDraft, storedDraft } from "./drafts";
 import { type Conversation, isOver, type JobRecord, type Message, newAnswer } from "./model";
 import { isServed, models } from "./models.svelte";
-import { untilOnline } from "./network.svelte";
+import { exclusively, untilOnline } from "./network.svelte";
 import { chatRequest } from "./request";
 import { Runs } from "./runs.svelte";
 import { pathTo } from "./tree";
@@ -34,6 +34,7 @@ class Chat {
   readonly runs = new Runs({
     database,
     pause: untilOnline,
+    exclusively,
     now: () => performance.now(),
     account: () => session.credits?.account ?? null,
     sink: {

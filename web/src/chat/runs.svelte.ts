@@ -25,6 +25,8 @@ interface RunDeps {
   /** Waits, or ends early when the network is back. */
   readonly pause: (ms: number) => Promise<void>;
   readonly now: () => number;
+  /** Does the work unless another tab does it under that name: undefined then. */
+  readonly exclusively: <T>(name: string, work: () => Promise<T>) => Promise<T | undefined>;
   /** Who is here; null when that is not known. */
   readonly account: () => number | null;
 }
@@ -86,7 +88,12 @@ export class Runs {
     const reader = new JobReader(message);
     try {
       if (record.jobId === null) {
-        const refusal = await this.#send(record, message);
+        const refusal = await this.deps.exclusively(record.key, () => this.#sendOnce(record, message));
+        // Another tab is at it, or was: when the job has a name, this one is told.
+        if (refusal === undefined) {
+          this.#forget(record.key);
+          return settled(null);
+        }
         if (refusal) {
           this.#forget(record.key);
           if (message.answer) Object.assign(message.answer, { state: "failed", failure: { code: refusal.code, message: refusal.message } });
@@ -103,6 +110,12 @@ export class Runs {
       settled(failureOf(error));
       this.#forget(record.key);
     }
+  }
+
+  /** Sends what is still to be sent; undefined when another tab did so, or took it back, meanwhile. */
+  async #sendOnce(record: JobRecord, message: Message): Promise<ApiError | null | undefined> {
+    const stored = await this.deps.database.get("jobs", record.key);
+    return stored?.jobId === null ? this.#send(record, message) : undefined;
   }
 
   /** Makes the job. A lost reply is asked for again under the same key, so that nothing is paid twice. Returns a refusal. */

@@ -1,24 +1,25 @@
 // The deposit from the wallet to the credited balance. Each step's state has its words; a reload goes on by the kept hash.
 
-import { call } from "../api/client";
 import { emit } from "../app/events";
 import { session } from "../session.svelte";
-import { token, vault } from "../wallet/abi";
-import { callData, hasCode, quantity, readToken, readVaultAccount } from "../wallet/chain";
-import type { VaultAccount } from "../wallet/chain";
+import { token } from "../wallet/abi";
+import { callData } from "../wallet/chain";
 import type { Deployment } from "../wallet/deployment";
 import { codeOf, walletProblem } from "../wallet/errors";
 import { creditsDomain } from "../wallet/typed";
-import type { Domain, Hex } from "../wallet/typed";
+import type { Hex } from "../wallet/typed";
 import { wallet } from "../wallet/wallet.svelte";
-import { creditsOrNull } from "./amounts";
-import { authorizationOf, isSpendable } from "./authorization";
-import type { SpendAuthorization, Terms } from "./authorization";
-import { NO_PERMIT, permitParts, planOf } from "./deposit-plan";
+import { authorizationOf } from "./authorization";
+import type { Terms } from "./authorization";
+import { depositData, isCredited, sameTerms } from "./deposit-call";
+import type { Permit, Signed } from "./deposit-call";
+import { readFacts } from "./deposit-facts";
+import type { Facts } from "./deposit-facts";
+import { permitParts, planOf } from "./deposit-plan";
 import type { DepositPlan, Prompt } from "./deposit-plan";
 import { forgetPending, keepPending, keptPending } from "./pending";
 import type { PendingDeposit } from "./pending";
-import { permitDomain, permitMessage } from "./permit";
+import { permitMessage } from "./permit";
 import { PlainProblem, problemText } from "./problem";
 import { revertData } from "./revert";
 import { badEnd, LOOKS_UNTIL_DROPPED, pause, POLL_MS, sentTransaction } from "./transaction.svelte";
@@ -37,21 +38,6 @@ export type DepositStage =
   | { readonly at: "credited"; readonly amount: bigint }
   | { readonly at: "failed"; readonly text: string };
 
-/** What the amount step shows and the plan rests on. */
-export interface Facts {
-  readonly account: VaultAccount | null;
-  readonly balanceWei: bigint;
-  readonly allowanceWei: bigint;
-  readonly hasCode: boolean;
-  readonly permit: Domain | null;
-  /** Upper estimate of the network fee and what the wallet has of the chain's own coin, wei. */
-  readonly feeWei: bigint;
-  readonly coinWei: bigint;
-  readonly spendable: boolean;
-}
-
-/** The dearest of the ways, measured gas rounded up: approve and depositAndAuthorize together stay below. */
-const GAS_UPPER = 260_000n;
 /** A kept signature with less time left than this is asked for again, seconds. */
 const SIGNATURE_LEFT_MIN_S = 120n;
 const ZERO_WORD: Hex = `0x${"0".repeat(64)}`;
@@ -62,12 +48,6 @@ const INSUFFICIENT_ALLOWANCE = "0xfb8f41b2";
 const CHANGED = "The wallet changed its account or its chain meanwhile. Nothing more was asked for. Start again.";
 
 const nowS = (): bigint => BigInt(Math.floor(Date.now() / 1000));
-
-interface Signed {
-  readonly terms: Terms;
-  readonly authorization: SpendAuthorization;
-  readonly signature: Hex;
-}
 
 export class DepositFlow {
   stage = $state.raw<DepositStage>({ at: "wallet" });
@@ -111,28 +91,13 @@ export class DepositFlow {
     const life = ++this.#life;
     this.stage = { at: "reading" };
     try {
-      const facts = await this.#facts(await wallet.loadDeployment());
+      const facts = await readFacts(wallet.chain, await wallet.loadDeployment(), wallet.owner);
       if (life !== this.#life) return;
       this.facts = facts;
       this.stage = { at: "amount" };
     } catch (error) {
       if (life === this.#life) this.stage = { at: "failed", text: problemText(error) };
     }
-  }
-
-  async #facts(deployment: Deployment): Promise<Facts> {
-    const { chain, owner } = wallet;
-    if (owner === null) throw new Error("no wallet is connected");
-    const [account, amounts, code, permit, gasPrice, coin] = await Promise.all([
-      readVaultAccount(chain, deployment, owner),
-      readToken(chain, deployment, owner),
-      hasCode(chain, owner),
-      permitDomain(chain, deployment),
-      chain.request("eth_gasPrice", []).then(quantity),
-      chain.request("eth_getBalance", [owner, "latest"]).then(quantity),
-    ]);
-    const spendable = isSpendable(account, deployment.exitDelayS, nowS());
-    return { account, ...amounts, hasCode: code, permit, feeWei: gasPrice * GAS_UPPER, coinWei: coin, spendable };
   }
 
   /** What the wallet would ask for. */
@@ -310,34 +275,5 @@ export class DepositFlow {
   /** Nobody looks any more: stop asking. The kept hash resumes it. */
   stop(): void {
     this.#life += 1;
-  }
-}
-
-type Permit = { v: number; r: Hex; s: Hex; deadline: bigint };
-
-const sameTerms = (a: Terms, b: Terms): boolean => a.cap === b.cap && a.exposure === b.exposure && a.days === b.days;
-
-/** The one call that does it all. */
-function depositData(amount: bigint, permit: Permit | null, signed: Signed | null): Hex {
-  if (signed === null) {
-    return permit === null ? callData(vault.deposit, [amount]) : callData(vault.depositWithPermit, [amount, permit.deadline, permit.v, permit.r, permit.s]);
-  }
-  const { authorization, signature } = signed;
-  if (amount === 0n) return callData(vault.authorize, [authorization, signature]);
-  const { v, r, s } = permit ?? NO_PERMIT;
-  return callData(vault.depositAndAuthorize, [amount, permit?.deadline ?? 0n, v, r, s, authorization, signature]);
-}
-
-/** Whether the meter's ledger shows the deposit. A session that ended can't tell: then the chain alone is shown. */
-async function isCredited(pending: PendingDeposit, fate: Extract<Fate, { kind: "mined" }>): Promise<boolean> {
-  try {
-    const reply = await call<Record<string, unknown>>("GET", "/v1/credits");
-    if (pending.amount === 0n || fate.netDeposited === null) {
-      const authorization = reply["authorization"] as { live?: unknown } | null | undefined;
-      return authorization?.live === true && (creditsOrNull(reply["pending_credits"]) ?? 0n) === 0n;
-    }
-    return (creditsOrNull(reply["deposited_credits"]) ?? 0n) >= fate.netDeposited;
-  } catch {
-    return false;
   }
 }
