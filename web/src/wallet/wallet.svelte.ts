@@ -146,6 +146,8 @@ class WalletStore {
 
   /** Opens a session with a signed message, or links the wallet to the user who is signed in by passkey. */
   async openSession(body: Record<string, unknown>): Promise<void> {
+    // With a key in this tab the browser would not keep the session's cookie.
+    if (session.byKey) await session.speakAs(null);
     const links = session.who !== null && session.who.user !== null && session.who.wallet === null;
     session.opened(sessionFrom(await call<Partial<Session>>("POST", links ? "/v1/session/wallet" : "/v1/session", { body })));
     this.happened({ kind: "signedIn" });
