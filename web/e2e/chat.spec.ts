@@ -43,29 +43,31 @@ async function exchange(page: Page, question: string, answer: string): Promise<v
 
 test("an answer that is asked for again keeps the first one beside it", () =>
   chatting(async (page) => {
+    const last = answers(page, facts.model).last();
     await exchange(page, "Which one?", "the first answer");
     relay.script = { pieces: ["the second answer"], pauseMs: 0 };
     await page.getByRole("button", { name: "Regenerate" }).click();
-    await page.getByText("the second answer").waitFor();
+    await last.getByText("the second answer").waitFor();
     await answered(page, facts.model);
     await page.getByText("2/2").waitFor();
     await page.getByRole("button", { name: "Previous version" }).click();
-    await page.getByText("the first answer").waitFor();
+    await last.getByText("the first answer").waitFor();
     await page.reload();
-    await page.getByText("the first answer").waitFor();
+    await last.getByText("the first answer").waitFor();
     await page.getByText("1/2").waitFor();
   }));
 
 test("a question that is edited becomes a branch and overwrites nothing", () =>
   chatting(async (page) => {
+    const last = answers(page, facts.model).last();
     await exchange(page, "The first wording", "about the first");
     relay.script = { pieces: ["about the second"], pauseMs: 0 };
-    await page.getByRole("button", { name: "Edit" }).click();
+    await page.getByRole("button", { name: "Edit", exact: true }).click();
     await page.getByLabel("Edit the message").fill("The second wording");
     await page.getByRole("button", { name: "Send as a new branch" }).click();
-    await page.getByText("about the second").waitFor();
+    await last.getByText("about the second").waitFor();
     await page.getByRole("button", { name: "Previous version" }).first().click();
-    await page.getByText("about the first").waitFor();
+    await last.getByText("about the first").waitFor();
   }));
 
 test("what is copied is what the model wrote, not what is drawn", () =>
