@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use wire::{AmountError, Credits};
 
 use super::REQUEST_ID;
+use crate::chain::ProxyError;
 use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SignInError};
 use crate::ledger::{CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
@@ -305,6 +306,20 @@ impl From<SignInError> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
             }
             _ => Self::unauthorized(error.code(), error.to_string()),
+        }
+    }
+}
+
+impl From<ProxyError> for ApiError {
+    fn from(error: ProxyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ProxyError::NotAllowed { .. } => Self::forbidden("method_not_allowed_on_chain", message),
+            ProxyError::Busy => Self::busy(message),
+            ProxyError::Unavailable(cause) => {
+                tracing::warn!(%cause, "the page's question to the chain failed");
+                Self::new(StatusCode::BAD_GATEWAY, "chain_unavailable", message).retry_soon()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod account;
 mod answer; // a whole completion in OpenAI's shape, and what the stream shares with it
 pub mod auth; // headers → payer or keeper
 mod body; // bounded in bytes and time
+mod chain; // reads for the page
 mod chat_completions;
 mod chunks; // the objects of a stream
 mod completions;
@@ -20,6 +21,7 @@ pub mod listener; // accept loop
 mod logprobs;
 mod models;
 mod node_link;
+mod openapi; // the document of these routes
 mod options; // of a request, beside model and prompt
 mod passkeys; // sign-up and sign-in without a wallet
 pub mod pool;
@@ -29,6 +31,7 @@ mod session; // challenge, sign-in, sign-out
 mod settlement;
 mod sse; // a streamed completion
 mod types; // OpenAI's requests, read field by field
+mod usage;
 mod web; // the page
 
 use std::collections::BTreeSet;
@@ -45,6 +48,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use wire::Address;
 
+use crate::chain::ChainProxy;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
@@ -73,6 +77,8 @@ pub struct ApiState {
     pub rendering: Arc<Semaphore>,
     /// Who watches the pool.
     pub pool: PoolFeed,
+    /// The chain, for the page's reads.
+    pub chain: ChainProxy,
 }
 
 /// All routes.
@@ -90,7 +96,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/settlement/feed", get(settlement::feed))
         .route("/v1/settlement/batches", post(settlement::countersign))
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
+        .route("/openapi.json", get(openapi::show))
         .route("/v1/deployment", get(deployment::show))
+        .route("/v1/usage", get(usage::show))
+        .route("/v1/chain", post(chain::ask))
         .route(wire::node::LINK_PATH, get(node_link::open))
         .merge(account::routes())
         .merge(jobs::routes())

@@ -11,4 +11,6 @@ mod jobs; // answers that belong to the meter
 mod links; // who may link, and what late receipts become
 mod network; // a meter with its ledger and payers
 mod node; // a scripted node
-mod sampling; // what shapes an answer
+mod page; // what the page reads: usage, the chain
+mod passkeys;
+mod sampling; // what shapes an answer // signing up and in without a wallet

@@ -13,6 +13,7 @@ use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
 use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
+use meter::chain::ChainProxy;
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
 use meter::identity::{Identity, IdentitySettings, Neighbours};
 use meter::ledger::{
@@ -169,6 +170,7 @@ impl Network {
             readiness: Readiness::of(&[]),
             rendering: Arc::new(Semaphore::new(2)),
             pool: PoolFeed::new(limits.readers_max),
+            chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -25,16 +25,16 @@ use crate::serving::{Parts, Serving};
 const NOW_S: u64 = 1_900_000_000;
 const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-struct Meter {
+pub(in super::super) struct Meter {
     state: ApiState,
     wallet: PrivateKeySigner,
     _folder: tempfile::TempDir,
 }
 
-struct Reply {
-    status: u16,
+pub(in super::super) struct Reply {
+    pub(in super::super) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(in super::super) body: Value,
 }
 
 impl Reply {
@@ -44,7 +44,7 @@ impl Reply {
 }
 
 impl Meter {
-    async fn open() -> Self {
+    pub(in super::super) async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("meter.sqlite").display());
         let clock = ManualClock::at_s(NOW_S);
@@ -64,6 +64,7 @@ impl Meter {
             fee_bps: 500,
             settler: contract(0xff),
         };
+        let page_deployment = deployment.clone();
         let serving = Serving::new(Parts {
             catalog: Catalog::default(),
             ledger: ledger.clone(),
@@ -85,11 +86,12 @@ impl Meter {
             readiness: Readiness::of(&[]),
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
+            chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
         };
         Self { state, wallet, _folder: folder }
     }
 
-    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    pub(in super::super) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
