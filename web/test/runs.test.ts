@@ -286,5 +286,5 @@ test("deleting a conversation leaves nothing of it", async () => {
   await runs.start(record, message);
   await end;
   await database.remove("c");
-  for (const store of ["conversations", "messages", "jobs", "evidence"] as const) expect(await database.all(store)).toEqual([]);
+  for (const store of ["conversations", "messages", "jobs", "evidence", "receipts"] as const) expect(await database.all(store)).toEqual([]);
 });

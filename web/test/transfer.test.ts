@@ -31,12 +31,13 @@ const ids = () => {
 test("what is exported is imported as it was, receipts in the file", () => {
   const text = toJson([bundle], "2026-01-01T00:00:00Z");
   expect((JSON.parse(text) as { conversations: Bundle[] }).conversations[0]?.receipts).toEqual({ "0x01": { id: "0x01" } });
-  expect(fromJson(text)).toEqual([{ ...bundle, receipts: {} }]);
+  expect(fromJson(text)).toEqual([bundle]);
   const writes = importWrites(fromJson(text), new Map(), new Set(), ids());
   expect(writes).toEqual([
     { store: "conversations", put: conversation },
     ...messages.map((put) => ({ store: "messages", put })),
     { store: "evidence", put: bundle.evidence[0] },
+    { store: "receipts", put: { receiptId: "0x01", receipt: { id: "0x01" } } },
   ]);
 });
 
@@ -50,8 +51,9 @@ test("the same conversation is not added twice, a changed one is added beside it
     { store: "messages", put: { id: "new1", conversationId: "new4", parentId: null } },
     { store: "messages", put: { id: "new2", conversationId: "new4", parentId: "new1" } },
     { store: "messages", put: { id: "new3", conversationId: "new4", parentId: "new1" } },
+    { store: "receipts", put: { receiptId: "0x01" } },
   ]);
-  expect(writes.length).toBe(4);
+  expect(writes.length).toBe(5);
 });
 
 test("Markdown holds the open branch as it was written", () => {
@@ -85,6 +87,7 @@ test.each<[string, string]>([
   ["a text that is no text", broken((all) => Object.assign(first(all).messages[0]!, { text: 5 }))],
   ["a cost that is no whole number", broken((all) => Object.assign(first(all).messages[1]!.answer, { cost: "1.5" }))],
   ["token ids that are none", broken((all) => Object.assign(first(all).evidence[0]!, { tokenIds: [-1] }))],
+  ["a receipt that is none", broken((all) => Object.assign(all.conversations[0]!, { receipts: { "0x01": 5 } }))],
   ["a longest answer of nothing", broken((all) => Object.assign(first(all).conversation.options, { maxTokens: 0 }))],
   ["a depth that no export has", `${"[".repeat(100_000)}${"]".repeat(100_000)}`],
 ])("a file with %s is refused in words", (_, text) => {
@@ -97,6 +100,11 @@ test("prototype keys and unknown fields of a file go nowhere", () => {
   expect(({} as Record<string, unknown>).polluted).toBeUndefined();
   expect(Object.keys(read!.conversation).sort()).toEqual(Object.keys(conversation).sort());
   expect(Object.getPrototypeOf(read!.conversation)).toBe(Object.prototype);
+});
+
+test("receipts of other answers than the file's own are left out", () => {
+  const text = toJson([{ ...bundle, receipts: { "0x01": { a: 1 }, "0x02": { b: 2 } } }], "").replace('"0x02"', '"__proto__"');
+  expect(fromJson(text)[0]?.receipts).toEqual({ "0x01": { a: 1 } });
 });
 
 test("a bracket inside a text is no depth", () => {

@@ -17,9 +17,9 @@ export interface PageEntry {
 const NAMES: [id: string, name: string | null][] = [
   ["pool", "Pool"],
   ["usage", "Usage"],
+  ["receipt", "Receipts"],
   ["keys", "API keys"],
   ["account", "Account"],
-  ["receipt", null],
   ["deposit", null],
   ["withdraw", null],
 ];

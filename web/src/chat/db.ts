@@ -1,6 +1,6 @@
 // The conversations of this browser, in IndexedDB. Nothing of them is stored by the meter.
 
-import type { Conversation, Evidence, JobRecord, Message } from "./model";
+import type { Conversation, Evidence, JobRecord, KeptReceipt, Message } from "./model";
 
 const NAME = "parallelix.chat";
 const VERSION = 1;
@@ -10,6 +10,7 @@ export interface Stores {
   messages: Message;
   jobs: JobRecord;
   evidence: Evidence;
+  receipts: KeptReceipt;
 }
 export type StoreName = keyof Stores;
 
@@ -35,6 +36,7 @@ function upgrade(database: IDBDatabase): void {
   database.createObjectStore("messages", { keyPath: "id" }).createIndex("conversation", "conversationId");
   database.createObjectStore("jobs", { keyPath: "key" });
   database.createObjectStore("evidence", { keyPath: "receiptId" });
+  database.createObjectStore("receipts", { keyPath: "receiptId" });
 }
 
 export class ChatDatabase {
@@ -111,7 +113,7 @@ export class ChatDatabase {
     return kept;
   }
 
-  /** Removes a conversation with its messages, their evidence and their jobs. */
+  /** Removes a conversation with its messages, their evidence, receipts and jobs. */
   async remove(conversationId: string): Promise<void> {
     const messages = await this.messagesOf(conversationId);
     const receipts = messages.flatMap(({ answer }) => (answer?.receiptId ? [answer.receiptId] : []));
@@ -119,7 +121,7 @@ export class ChatDatabase {
       { store: "conversations", remove: conversationId },
       ...messages.map(({ id }): Write => ({ store: "messages", remove: id })),
       ...messages.map(({ id }): Write => ({ store: "jobs", remove: id })),
-      ...receipts.map((id): Write => ({ store: "evidence", remove: id })),
+      ...receipts.flatMap((id): Write[] => [{ store: "evidence", remove: id }, { store: "receipts", remove: id }]),
     ]);
   }
 }

@@ -28,8 +28,8 @@ async function bundleOf(conversation: Conversation): Promise<Bundle> {
   const evidence = (await Promise.all(ids.map((id) => database.get("evidence", id)))).filter((one) => one !== null);
   const receipts: Record<string, unknown> = {};
   for (const id of ids) {
-    // One that the meter doesn't give now, signed out or offline, is missing from the file: its id is in the message.
-    const receipt = await call("GET", `/v1/receipts/${encodeURIComponent(id)}`).catch(() => null);
+    // One that the meter doesn't give now, signed out or offline, comes from an earlier file or is missing: its id is in the message.
+    const receipt = (await call("GET", `/v1/receipts/${encodeURIComponent(id)}`).catch(() => null)) ?? (await database.get("receipts", id))?.receipt;
     if (receipt) receipts[id] = receipt;
   }
   return { conversation, messages, evidence, receipts };

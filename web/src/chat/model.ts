@@ -96,6 +96,12 @@ export interface Evidence {
   readonly params: string | null;
 }
 
+/** A receipt as a meter gave it, out of an imported file: kept so that the next export has it too. Never shown, never trusted. */
+export interface KeptReceipt {
+  readonly receiptId: string;
+  readonly receipt: unknown;
+}
+
 export const DEFAULT_OPTIONS: Options = { system: "", temperature: 0.7, topP: null, maxTokens: 1024 };
 
 const TITLE_CHARS_MAX = 60;

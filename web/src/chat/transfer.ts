@@ -162,6 +162,14 @@ function evidenceFrom(value: unknown, where: string): Evidence {
   };
 }
 
+/** Receipts of the file's own answers; any other is left out. */
+function receiptsFrom(value: unknown, messages: readonly unknown[], where: string): Record<string, unknown> {
+  const from = objectAt(value, where);
+  const wanted = messages.flatMap((message) => (isObject(message) && isObject(message.answer) && typeof message.answer.receiptId === "string" ? [message.answer.receiptId] : []));
+  const entries = wanted.filter((id) => id !== "__proto__" && Object.hasOwn(from, id)).map((id) => [id, objectAt(from[id], `${where}[${JSON.stringify(id)}]`)]);
+  return Object.fromEntries(entries) as Record<string, unknown>;
+}
+
 function listAt(value: unknown, where: string, max: number): unknown[] {
   if (!Array.isArray(value)) return fail(`${where} is no list; the file is no export of this page`);
   return value.length <= max ? value : fail(`${where} has ${value.length} entries, more than ${max}`);
@@ -192,8 +200,7 @@ export function fromJson(text: string): Bundle[] {
       conversation,
       messages: list.map((message, at) => messageFrom(message, conversation.id, `${where}.messages[${at}]`)),
       evidence: listAt(from.evidence ?? [], `${where}.evidence`, MESSAGES_MAX).map((one, at) => evidenceFrom(one, `${where}.evidence[${at}]`)),
-      // Receipts are read again from the meter when somebody looks at one; a file's copy is for other programs.
-      receipts: {},
+      receipts: receiptsFrom(from.receipts ?? {}, list, `${where}.receipts`),
     };
   });
 }
@@ -203,7 +210,7 @@ export function fromJson(text: string): Bundle[] {
  * Evidence is only added where there is none: a file must not replace what this browser saw itself.
  */
 export function importWrites(bundles: readonly Bundle[], known: ReadonlyMap<string, Conversation>, knownEvidence: ReadonlySet<string>, newId: () => string): Write[] {
-  return bundles.flatMap(({ conversation, messages, evidence }) => {
+  return bundles.flatMap(({ conversation, messages, evidence, receipts }) => {
     const here = known.get(conversation.id);
     if (here && here.updatedAt === conversation.updatedAt) return [];
     const renamed = new Map(here ? messages.map(({ id }) => [id, newId()]) : []);
@@ -218,6 +225,7 @@ export function importWrites(bundles: readonly Bundle[], known: ReadonlyMap<stri
         put: { ...message, id: idOf(message.id), conversationId, parentId: message.parentId === null ? null : idOf(message.parentId) },
       })),
       ...evidence.filter(({ receiptId }) => !knownEvidence.has(receiptId)).map((one) => ({ store: "evidence" as const, put: one })),
+      ...Object.entries(receipts).map(([receiptId, receipt]) => ({ store: "receipts" as const, put: { receiptId, receipt } })),
     ];
   });
 }
