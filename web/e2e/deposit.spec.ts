@@ -7,6 +7,7 @@ import { launch, openWindow, visit } from "./browser";
 import type { Window } from "./browser";
 import { CREDITS_PER_PRLX, development, prlxWei, vaultCredits } from "./chain";
 import { askForDeposit, awaitCredited, connectForDeposit, deposit, problem } from "./flows";
+import { picture } from "./pictures";
 import { eventually } from "./wait";
 import { TestWallet } from "./wallet";
 
@@ -31,7 +32,11 @@ const credits = (wallet: TestWallet) => vaultCredits(wallet.account.address);
 
 test("one transaction brings deposit and authorization, after three prompts", () =>
   withWallet(async (wallet, { page }) => {
-    await deposit(page, "25");
+    await connectForDeposit(page);
+    await page.getByLabel("Deposit, PRLX").fill("25");
+    await picture(page, "deposit-amount", "light", "desktop");
+    await askForDeposit(page, "25");
+    await awaitCredited(page, "25");
     expect(wallet.asked).toEqual(["SpendAuthorization", "Permit", "eth_sendTransaction"]);
     expect(await credits(wallet)).toBe(25n * CREDITS_PER_PRLX);
     // What was authorized needs no second authorization.

@@ -86,7 +86,7 @@ test("after a revocation nothing more can be spent, and the page says so", () =>
 test("an account that still owes is refused its clearance, with the reason", () =>
   deposited(async (_, page) => {
     await visit(page, "#/chat");
-    await send(page, "Count from one to two hundred in words.");
+    await send(page, "Write a long story about a lighthouse keeper, with many chapters.");
     await page.getByRole("button", { name: "Stop" }).waitFor();
     await openWithdraw(page);
     await page.getByRole("button", { name: "Close", exact: true }).click();

@@ -1,6 +1,6 @@
 // The receipt's hashes, signers and paths against the vectors that forge and cargo read too.
 
-import { hashTypedData, keccak256, recoverAddress, toHex } from "viem/utils";
+import { hashTypedData, keccak256, recoverAddress, toFunctionSelector, toHex } from "viem/utils";
 import { describe, expect, it } from "vitest";
 
 import eip712 from "../../test/vectors/eip712.json";
@@ -11,6 +11,8 @@ import { leafOf, paramsHash, receiptDigest, rootFrom, tokensHash } from "../src/
 import { readStoredReceipt } from "../src/receipt/types";
 import type { ServiceReceipt } from "../src/receipt/types";
 import { verdict, verifyReceipt } from "../src/receipt/verify";
+import { registry, settlement } from "../src/wallet/abi";
+import { callData } from "../src/wallet/chain";
 import type { ChainSource } from "../src/wallet/chain";
 import { readDeployment } from "../src/wallet/deployment";
 import { normalizedSignature, TYPES, typedDataJson } from "../src/wallet/typed";
@@ -190,6 +192,46 @@ describe("verification", () => {
     const { by, lines } = await outcomes(told(), foreign);
     expect(by).toMatchObject({ root: "not_checked", verify: "not_checked" });
     expect(lines.find(({ id }) => id === "root")?.detail).toMatch(/Switch the wallet's chain/);
+  });
+
+  it("asks the contracts themselves, and takes no for an answer", async () => {
+    const root = leafOf(golden.digest);
+    const batch = { seq: 1, root, proof: [], transaction: settler.digest };
+    const word = (value: bigint): string => value.toString(16).padStart(64, "0");
+    const chain = (kind: ChainSource["kind"], onChain: Hex, holds: boolean, operator = 3n): ChainSource => ({
+      kind,
+      request: (method, params) => {
+        if (method === "eth_chainId") return Promise.resolve(`0x${deployment.chainId.toString(16)}`);
+        if (method !== "eth_call") return Promise.reject(new Error("not answered here"));
+        const { data } = params[0] as { data: string };
+        const known = [[registry.operatorOfNode, word(operator) + word(1n) + word(0n)], [settlement.receiptsRoot, onChain.slice(2)], [settlement.verifyReceipt, word(holds ? 1n : 0n)]] as const;
+        return Promise.resolve(`0x${known.find(([fn]) => data.startsWith(toFunctionSelector(fn)))?.[1] ?? ""}`);
+      },
+    });
+    const told1 = told({ batch });
+    expect((await outcomes(told1, chain("meter", root, true))).by).toMatchObject({ operator: "pass", root: "pass", verify: "pass", settler: "not_checked" });
+    expect((await outcomes(told1, chain("meter", golden.digest, false, 4n))).by).toMatchObject({ operator: "fail", root: "fail", verify: "fail" });
+    expect((await outcomes(told1, chain("meter", `0x${word(0n)}`, false))).by).toMatchObject({ root: "not_checked", verify: "not_checked" });
+  });
+
+  it("recovers the settler from the transaction that settled the batch", async () => {
+    const { fields } = settler;
+    const batch = { seq: 1, root: fields.receiptsRoot, proof: [], transaction: settler.digest };
+    // The vectors' rows are a word, not rows: only their hash is signed.
+    const rows = toHex("rows");
+    expect(keccak256(rows)).toBe(fields.rowsHash);
+    const wallet = (signature: Hex): ChainSource => ({
+      kind: "wallet",
+      request: (method) =>
+        method === "eth_chainId"
+          ? Promise.resolve(`0x${deployment.chainId.toString(16)}`)
+          : method === "eth_getTransactionByHash"
+            ? Promise.resolve({ input: callData(settlement.settle, [1n, fields.receiptsRoot, rows, Number(fields.deadline), signature]) })
+            : Promise.reject(new Error("down")),
+    });
+    expect((await outcomes(told({ batch }), wallet(settler.signature))).by.settler).toBe("pass");
+    expect((await outcomes(told({ batch }), wallet(golden.signature))).by.settler).toBe("fail");
+    expect((await outcomes(told({ batch: { ...batch, seq: 2 } }), wallet(settler.signature))).by.settler).toBe("fail");
   });
 
   it("refuses a receipt whose numbers JSON may have rounded", () => {

@@ -51,6 +51,7 @@ test("the same conversation is not added twice, a changed one is added beside it
     { store: "messages", put: { id: "new1", conversationId: "new4", parentId: null } },
     { store: "messages", put: { id: "new2", conversationId: "new4", parentId: "new1" } },
     { store: "messages", put: { id: "new3", conversationId: "new4", parentId: "new1" } },
+    { store: "receipts", put: { receiptId: "0x01" } },
   ]);
   expect(writes.length).toBe(5);
 });
