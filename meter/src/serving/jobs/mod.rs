@@ -161,10 +161,8 @@ impl Jobs {
 
     /// The account's job of that id; `None` also for another account's and for one that ended long ago.
     pub fn of(&self, account: AccountId, id: B256) -> Option<Arc<Job>> {
-        let mut slots = self.slots();
-        self.bounds.sweep(&mut slots, self.clock.now_s());
-        match slots.get(&id) {
-            Some(Slot::Open(job)) if job.account == account => Some(Arc::clone(job)),
+        match self.slots().get(&id) {
+            Some(Slot::Open(job)) if job.account == account && self.bounds.keeps(job, self.clock.now_s()) => Some(Arc::clone(job)),
             _ => None,
         }
     }
@@ -181,14 +179,18 @@ impl Jobs {
 }
 
 impl Bounds {
+    /// Whether the job runs, or ended not long ago.
+    fn keeps(&self, job: &Job, now_s: u64) -> bool {
+        job.log.ended_at().is_none_or(|ended_at| now_s < ended_at.saturating_add(self.kept_s))
+    }
+
     /// Forgets ended jobs: those that were kept long enough, then the oldest above an account's and the meter's bounds.
     fn sweep(&self, slots: &mut HashMap<B256, Slot>, now_s: u64) {
         let mut ended: Vec<(u64, B256, AccountId, usize)> = Vec::new();
         slots.retain(|id, slot| {
             let Slot::Open(job) = slot else { return true };
-            let Some(ended_at) = job.log.ended_at() else { return true };
-            let kept = now_s < ended_at.saturating_add(self.kept_s);
-            if kept {
+            let kept = self.keeps(job, now_s);
+            if let (true, Some(ended_at)) = (kept, job.log.ended_at()) {
                 ended.push((ended_at, *id, job.account, job.log.bytes()));
             }
             kept
@@ -250,7 +252,9 @@ impl JobWriter {
     /// Nothing more comes.
     pub fn end(self, is_whole: bool) {
         let state = if is_whole { JobState::Done } else { JobState::Failed };
-        self.job.log.end(state, self.jobs.clock.now_s());
+        let now_s = self.jobs.clock.now_s();
+        self.job.log.end(state, now_s);
+        self.jobs.bounds.sweep(&mut self.jobs.slots(), now_s);
     }
 }
 
