@@ -9,6 +9,7 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {IOperatorRegistry} from "./interfaces/IOperatorRegistry.sol";
 import {IParalleliXAICredits} from "./interfaces/IParalleliXAICredits.sol";
 import {CreditTransfer} from "./libraries/CreditTransfer.sol";
+import {Proposal} from "./libraries/Proposal.sol";
 import {Signatures} from "./libraries/Signatures.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
@@ -43,6 +44,8 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     uint40 public constant UNBONDING_PERIOD = 7 days;
     /// @notice The least time between two slashes of one operator.
     uint40 public constant SLASH_INTERVAL = 24 hours;
+    /// @notice How long another disputer waits: who dislikes it unbonds all stake and withdraws it before.
+    uint40 public constant DISPUTER_DELAY = 2 * UNBONDING_PERIOD;
 
     IParalleliXAICredits private immutable _vault;
     IERC20 private immutable _token;
@@ -55,6 +58,8 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     uint64 public slashedCredits;
     /// @inheritdoc IOperatorRegistry
     address public disputer;
+    address private _proposedDisputer;
+    uint40 private _disputerReadyAt;
     /// @inheritdoc IOperatorRegistry
     mapping(address owner => uint32 operator) public operatorOf;
     /// @inheritdoc IOperatorRegistry
@@ -125,7 +130,7 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     function proposePayout(address payout) external {
         uint32 operator = _callersOperator();
         require(payout != address(0), ZeroAddress());
-        uint40 readyAt = uint40(block.timestamp) + PAYOUT_DELAY;
+        uint40 readyAt = Proposal.readyAfter(PAYOUT_DELAY);
 
         proposedPayout[operator] = PayoutProposal({payout: payout, readyAt: readyAt});
 
@@ -136,8 +141,7 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     function acceptPayout() external {
         uint32 operator = _callersOperator();
         PayoutProposal memory proposal = proposedPayout[operator];
-        require(proposal.readyAt != 0, NothingProposed());
-        require(block.timestamp >= proposal.readyAt, ProposalNotReady(proposal.readyAt, block.timestamp));
+        Proposal.requireReady(proposal.readyAt);
 
         delete proposedPayout[operator];
 
@@ -214,15 +218,6 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     }
 
     /// @inheritdoc IOperatorRegistry
-    function setDisputer(address disputer_) external onlyOwner {
-        require(disputer_ != address(0), ZeroAddress());
-
-        disputer = disputer_;
-
-        emit DisputerChanged(disputer_);
-    }
-
-    /// @inheritdoc IOperatorRegistry
     function sweepSlashed(address to) external onlyOwner nonReentrant {
         require(to != address(0), ZeroAddress());
         uint64 amount = slashedCredits;
@@ -235,6 +230,37 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
         _token.push(to, amount);
     }
 
+    // Disputer
+
+    /// @inheritdoc IOperatorRegistry
+    function proposeDisputer(address disputer_) external onlyOwner {
+        uint40 readyAt = disputer_ == address(0) ? 0 : Proposal.readyAfter(DISPUTER_DELAY);
+
+        _proposedDisputer = disputer_;
+        _disputerReadyAt = readyAt;
+
+        emit DisputerProposed(disputer_, readyAt);
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function acceptDisputer() external onlyOwner {
+        Proposal.requireReady(_disputerReadyAt);
+
+        address disputer_ = _proposedDisputer;
+        disputer = disputer_;
+        delete _proposedDisputer;
+        delete _disputerReadyAt;
+
+        emit DisputerChanged(disputer_);
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function dismissDisputer() external onlyOwner {
+        delete disputer;
+
+        emit DisputerChanged(address(0));
+    }
+
     // Views
 
     /// @inheritdoc IOperatorRegistry
@@ -245,6 +271,11 @@ contract OperatorRegistry is IOperatorRegistry, Ownable2Step, EIP712, Reentrancy
     /// @inheritdoc IOperatorRegistry
     function token() external view returns (address) {
         return address(_token);
+    }
+
+    /// @inheritdoc IOperatorRegistry
+    function proposedDisputer() external view returns (address proposed, uint40 readyAt) {
+        return (_proposedDisputer, _disputerReadyAt);
     }
 
     /// @inheritdoc IOperatorRegistry

@@ -100,7 +100,7 @@ contract Deploy {
         return address(new PRLX(config.holders, amounts));
     }
 
-    /// @dev Settler, fee, guardian and owner may have changed since, in the ways the contracts allow; so only a new
+    /// @dev Settler, fee, guardian, disputer and owner may have changed since, in the ways the contracts allow; so only a new
     /// deployment is held to the file in these.
     function _check(Config memory config, Deployment memory deployment, bool standing) private view {
         ParalleliXAICredits credits = deployment.credits;

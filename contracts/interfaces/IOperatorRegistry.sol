@@ -25,8 +25,8 @@ interface IOperatorRegistry {
     error InvalidSignature(address signer, bytes32 digest);
     /// @notice Thrown when nothing is proposed.
     error NothingProposed();
-    /// @notice Thrown when a payout address is accepted too early.
-    error ProposalNotReady(uint40 readyAt, uint256 timestamp);
+    /// @notice Thrown when a proposal is accepted too early or too late.
+    error ProposalNotReady(uint40 readyAt, uint40 lapsesAt);
     /// @notice Thrown when more stake is asked for than there is.
     error InsufficientStake(uint64 available, uint64 requested);
     /// @notice Thrown when stake is withdrawn before its unbonding is over.
@@ -60,7 +60,9 @@ interface IOperatorRegistry {
     event StakeWithdrawn(uint32 indexed operator, address indexed to, uint64 amount);
     /// @param amount Credits taken.
     event Slashed(uint32 indexed operator, bytes32 indexed incident, uint64 amount);
-    /// @notice Emitted when the owner names another disputer.
+    /// @notice Emitted when another disputer is proposed; zeros when the proposal is withdrawn.
+    event DisputerProposed(address disputer, uint40 readyAt);
+    /// @notice Emitted when another disputer takes effect; zero when the last one was dismissed.
     event DisputerChanged(address disputer);
     /// @param amount Slashed credits paid out.
     event SlashedSwept(address indexed to, uint64 amount);
@@ -85,7 +87,7 @@ interface IOperatorRegistry {
     /// - the key is an active key of the caller's operator.
     function removeNodeKey(address key) external;
 
-    /// @notice Proposes another payout address; it can be accepted after 24 hours.
+    /// @notice Proposes another payout address; it can be accepted after 24 hours, for seven days.
     /// @dev Requirements:
     /// - the caller is registered;
     /// - `payout` is not zero.
@@ -94,7 +96,7 @@ interface IOperatorRegistry {
     /// @notice Puts the proposed payout address in force.
     /// @dev Requirements:
     /// - the caller is registered;
-    /// - a proposal stands and is ready;
+    /// - a proposal stands, is ready, and has not lapsed;
     /// - the vault accepts the address.
     function acceptPayout() external;
 
@@ -130,24 +132,37 @@ interface IOperatorRegistry {
     /// @param incident Digest of the published evidence.
     function slash(uint32 operator, uint64 amount, bytes32 incident) external;
 
-    /// @notice Names another disputer.
-    /// @dev Requirements:
-    /// - the caller is the owner;
-    /// - `disputer` is not zero.
-    function setDisputer(address disputer) external;
-
     /// @notice Pays all slashed credits to `to`; does nothing when there are none.
     /// @dev Requirements:
     /// - the caller is the owner;
     /// - `to` is not zero.
     function sweepSlashed(address to) external;
 
+    /// @notice Proposes another disputer; it can be accepted after 14 days, for seven days. Unbonding takes seven, so an
+    /// operator who dislikes it has withdrawn its stake before. Zero withdraws the proposal.
+    /// @dev Requirements:
+    /// - the caller is the owner.
+    function proposeDisputer(address disputer) external;
+
+    /// @notice Puts the proposed disputer in force.
+    /// @dev Requirements:
+    /// - the caller is the owner;
+    /// - a proposal stands, is ready, and has not lapsed.
+    function acceptDisputer() external;
+
+    /// @notice Takes the present disputer's power at once, so that nobody can slash. What is proposed stays proposed.
+    /// @dev Requirements:
+    /// - the caller is the owner.
+    function dismissDisputer() external;
+
     /// @notice The vault that pays the operators.
     function vault() external view returns (address);
     /// @notice The ERC-20 that is staked.
     function token() external view returns (address);
-    /// @notice The address that may slash.
+    /// @notice The address that may slash, zero when it was dismissed.
     function disputer() external view returns (address);
+    /// @notice The disputer that is proposed, and when it can be accepted; zeros when none is.
+    function proposedDisputer() external view returns (address proposed, uint40 readyAt);
     /// @notice The most that one incident can take, in credits.
     function incidentCap() external view returns (uint64);
     /// @notice Slashed credits, not swept yet.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use wire::OperatorId;
 use wire::deployment::Deployment;
 
+use crate::backend::BackendConfig;
 use crate::link::{LinkLimits, LinkTimings, MeterUrl};
 use crate::proof::store::ProofLimits;
 
@@ -58,6 +59,9 @@ pub struct Config {
     /// How it is computed.
     #[serde(default)]
     pub engine: ComputeConfig,
+    /// Which device computes.
+    #[serde(default)]
+    pub backend: BackendConfig,
     /// What is kept of proofs, and audits of other nodes.
     #[serde(default)]
     pub proofs: ProofConfig,
@@ -226,11 +230,15 @@ impl Config {
         if self.receipts_max < self.capacity as usize {
             return wrong("receipts_max", format!("{} is below `capacity`, {}", self.receipts_max, self.capacity));
         }
+        if !(1..=100).contains(&self.backend.kv_memory_percent) {
+            return wrong("backend.kv_memory_percent", format!("{} is not in 1 to 100", self.backend.kv_memory_percent));
+        }
         let positive = [
             ("answer_silence_s", self.answer_silence_s),
             ("chain.timeout_ms", self.chain.timeout_ms),
             ("engine.kv_memory_mib", self.engine.kv_memory_mib as u64),
             ("engine.prefill_chunk_tokens", self.engine.prefill_chunk_tokens as u64),
+            ("backend.prefill_chunk_tokens", self.backend.prefill_chunk_tokens as u64),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((setting, _)) => wrong(setting, "0 is not possible; it must be 1 or more".into()),
@@ -295,7 +303,7 @@ deployment = "deployment.json"
         let (example, least) = (read(EXAMPLE).unwrap(), read(LEAST).unwrap());
         let values = |config: &Config| {
             let limits = (config.capacity, config.drain_s, config.answer_silence_s, config.receipts_max, config.chain.timeout_ms);
-            (limits, format!("{:?}", config.engine), format!("{:?}", config.log), config.admin_listen, config.operator)
+            (limits, format!("{:?} {:?}", config.engine, config.backend), format!("{:?}", config.log), config.admin_listen, config.operator)
         };
         assert_eq!(values(&example), values(&least));
         assert!(example.state_dir.ends_with("state") && least.state_dir.ends_with("state"));
@@ -318,6 +326,8 @@ deployment = "deployment.json"
             ("keystore =", "answer_silence_s = 0\nkeystore =", "answer_silence_s"),
             ("keystore =", "private_key = 1\nkeystore =", "private_key"),
             ("id = \"m\"", "id = \"\"", "an id has 0 bytes"),
+            ("[chain]", "[backend]\nkv_memory_percent = 0\n[chain]", "kv_memory_percent"),
+            ("[chain]", "[backend]\ndevice = \"gpu\"\n[chain]", "gpu"),
         ];
         for (from, to, word) in changed {
             let text = LEAST.replace(from, to);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use gpu_node::operator::Problem;
 use gpu_node::operator::bench::BenchArgs;
+use gpu_node::operator::device::DeviceArgs;
 use gpu_node::operator::doctor::DoctorArgs;
 use gpu_node::operator::generate::GenerateArgs;
 use gpu_node::operator::init::InitArgs;
@@ -44,6 +45,7 @@ enum Command {
     Model(ModelArgs),
     Register(RegisterArgs),
     Doctor(DoctorArgs),
+    Device(DeviceArgs),
     Run(RunArgs),
     Status(StatusArgs),
     /// Answer one prompt on this machine
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Key(args) => args.run(),
         Command::Model(args) => args.run(),
         Command::Register(args) => args.run(),
+        Command::Device(args) => args.run(),
         Command::Doctor(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),

@@ -237,6 +237,19 @@ fn any_schema() -> impl Strategy<Value = Value> {
     })
 }
 
+/// JSON Schema's integers are numbers without a fraction, however they are written; `-0`, which serde_json reads as a float, is one.
+fn integer(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 2f64.powi(53)).map(|x| x as i64))
+}
+
+#[test]
+fn the_checker_takes_an_integer_however_it_is_written() {
+    let wanted = json!({"type": "integer", "minimum": -50, "maximum": 0});
+    for (text, is_one) in [("-0", true), ("0", true), ("-50", true), ("-7.0", true), ("-7.5", false), ("1", false), ("\"0\"", false)] {
+        assert_eq!(satisfies(&serde_json::from_str(text).unwrap(), &wanted), is_one, "{text}");
+    }
+}
+
 /// A checker of its own for the keywords above.
 fn satisfies(value: &Value, schema: &Value) -> bool {
     if let Some(options) = schema["anyOf"].as_array() {
@@ -250,7 +263,7 @@ fn satisfies(value: &Value, schema: &Value) -> bool {
     };
     match schema["type"].as_str() {
         Some("string") => value.as_str().is_some_and(|text| within(text.chars().count(), "minLength", "maxLength")),
-        Some("integer") => value.as_i64().is_some_and(|n| (schema["minimum"].as_i64()..=schema["maximum"].as_i64()).contains(&Some(n))),
+        Some("integer") => integer(value).is_some_and(|n| (schema["minimum"].as_i64()..=schema["maximum"].as_i64()).contains(&Some(n))),
         Some("boolean") => value.is_boolean(),
         Some("array") => value
             .as_array()

@@ -48,6 +48,7 @@ abstract contract InvariantsTest is InvariantRules {
         prlx.transfer(opal, FUNDS * WEI_PER_CREDIT);
         prlx.transfer(otto, FUNDS * WEI_PER_CREDIT);
         ghost.setInForce("settlement", uint160(address(first)));
+        ghost.setInForce("disputer", uint160(disputer));
         ghost.setInForce(keccak256(abi.encode(bytes32("fee"), first)), FEE_BPS);
         ghost.setInForce(keccak256(abi.encode(bytes32("fee"), second)), 2_000);
         ghost.setInForce(keccak256(abi.encode(bytes32("settler"), first)), uint160(settler));
@@ -108,13 +109,16 @@ abstract contract InvariantsTest is InvariantRules {
     }
 
     function _targetAuthority(AuthorityHandler authority) private {
-        bytes4[12] memory selectors = [
+        bytes4[15] memory selectors = [
             authority.proposeFee.selector,
             authority.acceptFee.selector,
             authority.proposeSettler.selector,
             authority.acceptSettler.selector,
             authority.proposeSettlement.selector,
             authority.acceptSettlement.selector,
+            authority.proposeDisputer.selector,
+            authority.acceptDisputer.selector,
+            authority.dismissDisputer.selector,
             authority.sweepFees.selector,
             authority.skimSurplus.selector,
             authority.suspendDeposits.selector,
@@ -123,7 +127,7 @@ abstract contract InvariantsTest is InvariantRules {
             authority.usurp.selector
         ];
         FuzzSelector storage target = _targetOf(address(authority));
-        for (uint256 i = 0; i < 12; ++i) {
+        for (uint256 i = 0; i < 15; ++i) {
             target.selectors.push(selectors[i]);
         }
     }

@@ -138,6 +138,24 @@ contract EventsTest is Base {
         vm.stopPrank();
     }
 
+    function test_Disputers() public {
+        vm.startPrank(owner);
+        _expect(address(registry));
+        emit IOperatorRegistry.DisputerProposed(bob, START + 14 days);
+        registry.proposeDisputer(bob);
+        _skip(14 days);
+        _expect(address(registry));
+        emit IOperatorRegistry.DisputerChanged(bob);
+        registry.acceptDisputer();
+        _expect(address(registry));
+        emit IOperatorRegistry.DisputerProposed(address(0), 0);
+        registry.proposeDisputer(address(0));
+        _expect(address(registry));
+        emit IOperatorRegistry.DisputerChanged(address(0));
+        registry.dismissDisputer();
+        vm.stopPrank();
+    }
+
     function test_Stakes() public {
         vm.prank(alice);
         prlx.transfer(opal, 100 * WEI_PER_CREDIT);
@@ -171,9 +189,6 @@ contract EventsTest is Base {
         vm.prank(opal);
         registry.withdrawStake();
         vm.startPrank(owner);
-        _expect(address(registry));
-        emit IOperatorRegistry.DisputerChanged(bob);
-        registry.setDisputer(bob);
         _expect(address(registry));
         emit IOperatorRegistry.SlashedSwept(bob, 25);
         registry.sweepSlashed(bob);

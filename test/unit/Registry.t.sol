@@ -101,7 +101,7 @@ contract OperatorsTest is Base {
         registry.proposePayout(otto);
         _skip(24 hours - 1);
         vm.prank(opal);
-        vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.ProposalNotReady.selector, START + 24 hours, _now()));
+        _expectNotReady(START + 24 hours);
         registry.acceptPayout();
         assertEq(registry.payoutOf(operator), opal, "payout before");
         _skip(1);
@@ -112,6 +112,28 @@ contract OperatorsTest is Base {
         assertEq(registry.payoutOf(operator), otto, "payout after");
         (address proposed,) = registry.proposedPayout(operator);
         assertEq(proposed, address(0), "nothing proposed");
+    }
+
+    function test_AForgottenPayoutProposalLapses() public {
+        uint32 operator = _register(opal);
+        vm.prank(opal);
+        registry.proposePayout(otto);
+        _skip(24 hours + 7 days + 1);
+        vm.prank(opal);
+        _expectNotReady(START + 24 hours);
+        registry.acceptPayout();
+        assertEq(registry.payoutOf(operator), opal, "payout of a lapsed proposal");
+
+        vm.prank(opal);
+        registry.proposePayout(otto);
+        _skip(24 hours + 7 days);
+        vm.prank(opal);
+        registry.acceptPayout();
+        assertEq(registry.payoutOf(operator), otto, "accepted in the last second");
+    }
+
+    function _expectNotReady(uint40 readyAt) private {
+        vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.ProposalNotReady.selector, readyAt, readyAt + 7 days));
     }
 }
 
@@ -228,18 +250,146 @@ contract StakeTest is Base {
         registry.slash(operator, 2, "c");
     }
 
-    function test_OnlyTheOwnerNamesTheDisputerAndSweeps() public {
-        vm.prank(disputer);
-        vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, disputer));
-        registry.setDisputer(stranger);
+    function test_ASingleSlashedCreditIsSweptAndNoneIsNoEvent() public {
+        _slash(1, "a");
+        vm.prank(owner);
+        registry.sweepSlashed(owner);
+        assertEq(prlx.balanceOf(owner), WEI_PER_CREDIT, "swept");
+        vm.recordLogs();
+        vm.prank(owner);
+        registry.sweepSlashed(owner);
+        assertEq(vm.getRecordedLogs().length, 0, "nothing to say");
+    }
+
+    function test_OnlyTheOwnerSweeps() public {
         vm.prank(disputer);
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, disputer));
         registry.sweepSlashed(stranger);
+    }
+}
+
+contract DisputerTest is Base {
+    function _expectNotReady(uint40 readyAt) private {
+        vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.ProposalNotReady.selector, readyAt, readyAt + 7 days));
+    }
+
+    function _assertProposed(address proposed, uint40 readyAt, string memory label) private view {
+        (address gotProposed, uint40 gotReadyAt) = registry.proposedDisputer();
+        assertEq(gotProposed, proposed, string.concat(label, ": proposed"));
+        assertEq(gotReadyAt, readyAt, string.concat(label, ": readyAt"));
+    }
+
+    function test_OnlyTheOwnerNamesAndDismisses() public {
+        bytes[3] memory calls = [
+            abi.encodeCall(registry.proposeDisputer, (stranger)),
+            abi.encodeCall(registry.acceptDisputer, ()),
+            abi.encodeCall(registry.dismissDisputer, ())
+        ];
         vm.prank(owner);
-        vm.expectRevert(IOperatorRegistry.ZeroAddress.selector);
-        registry.setDisputer(address(0));
+        registry.proposeDisputer(bob);
+        _skip(14 days);
+        for (uint256 i = 0; i < calls.length; ++i) {
+            vm.prank(disputer);
+            (bool done, bytes memory answer) = address(registry).call(calls[i]);
+            assertTrue(!done, "only the owner");
+            assertEq(
+                answer, abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, disputer), "unauthorized"
+            );
+        }
+        assertEq(registry.disputer(), disputer, "disputer");
+        _assertProposed(bob, START + 14 days, "as it was");
+    }
+
+    function test_ADisputerChangesAfterTwiceTheUnbonding() public {
         vm.prank(owner);
-        registry.setDisputer(stranger);
-        assertEq(registry.disputer(), stranger, "disputer");
+        vm.expectRevert(IOperatorRegistry.NothingProposed.selector);
+        registry.acceptDisputer();
+        vm.prank(owner);
+        registry.proposeDisputer(bob);
+        _assertProposed(bob, START + 14 days, "announced");
+        _skip(14 days - 1);
+        vm.prank(owner);
+        _expectNotReady(START + 14 days);
+        registry.acceptDisputer();
+        assertEq(registry.disputer(), disputer, "disputer before");
+        _skip(1);
+
+        vm.prank(owner);
+        registry.acceptDisputer();
+
+        assertEq(registry.disputer(), bob, "disputer after");
+        _assertProposed(address(0), 0, "nothing left");
+        vm.prank(owner);
+        vm.expectRevert(IOperatorRegistry.NothingProposed.selector);
+        registry.acceptDisputer();
+    }
+
+    function test_ADisputerProposalLapsesAndIsWithdrawn() public {
+        vm.prank(owner);
+        registry.proposeDisputer(bob);
+        _skip(21 days + 1);
+        vm.prank(owner);
+        _expectNotReady(START + 14 days);
+        registry.acceptDisputer();
+
+        vm.prank(owner);
+        registry.proposeDisputer(bob);
+        vm.prank(owner);
+        registry.proposeDisputer(address(0));
+        _assertProposed(address(0), 0, "withdrawn");
+        _skip(14 days);
+        vm.prank(owner);
+        vm.expectRevert(IOperatorRegistry.NothingProposed.selector);
+        registry.acceptDisputer();
+
+        vm.prank(owner);
+        registry.proposeDisputer(bob);
+        _skip(21 days);
+        vm.prank(owner);
+        registry.acceptDisputer();
+        assertEq(registry.disputer(), bob, "accepted in the last second");
+    }
+
+    function test_ADismissedDisputerSlashesNobody() public {
+        uint32 operator = _register(opal);
+        vm.prank(owner);
+        registry.proposeDisputer(bob);
+        vm.prank(owner);
+        registry.dismissDisputer();
+
+        assertEq(registry.disputer(), address(0), "nobody");
+        vm.prank(disputer);
+        vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.UnauthorizedCaller.selector, disputer, address(0)));
+        registry.slash(operator, 1, "a");
+        _assertProposed(bob, START + 14 days, "the next one waits on");
+        vm.prank(owner);
+        registry.dismissDisputer();
+        assertEq(registry.disputer(), address(0), "again");
+    }
+
+    /// @dev What the delay is for: whoever dislikes the next disputer has unbonded and left before it can slash.
+    function test_StakeLeavesBeforeTheNextDisputerCanSlash() public {
+        vm.prank(alice);
+        prlx.transfer(opal, 100 * WEI_PER_CREDIT);
+        uint32 operator = _register(opal);
+        vm.startPrank(opal);
+        prlx.approve(address(registry), type(uint256).max);
+        registry.stake(100);
+        vm.stopPrank();
+        vm.prank(owner);
+        registry.proposeDisputer(stranger);
+        _skip(7 days);
+        vm.prank(opal);
+        registry.unstake(100);
+        _skip(7 days);
+        vm.prank(opal);
+        registry.withdrawStake();
+        vm.prank(owner);
+        registry.acceptDisputer();
+
+        vm.prank(stranger);
+        vm.expectRevert(abi.encodeWithSelector(IOperatorRegistry.InsufficientStake.selector, 0, 1));
+        registry.slash(operator, 1, "a");
+        assertEq(prlx.balanceOf(opal), 100 * WEI_PER_CREDIT, "all of it left");
     }
 }

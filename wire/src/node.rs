@@ -318,6 +318,9 @@ pub struct NodeStatus {
     pub tflops: f32,
     /// Takes no new jobs.
     pub draining: bool,
+    /// Why a device of the node computes nothing any more; it drains then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_error: Option<String>,
 }
 
 /// Why an answer ended.

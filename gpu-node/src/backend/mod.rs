@@ -4,12 +4,15 @@
 //! promise: every output element has one order of operations, whatever rows stand beside it in the batch, on every device
 //! (`docs/numerics.md`).
 
+mod choice; // which device computes
 pub mod cpu;
+pub mod cuda;
 
 use alloy::primitives::B256;
 
 use crate::model::{PanelMatrix, RopeScaling};
 
+pub use choice::{BackendConfig, BackendKind};
 pub use cpu::CpuBackend;
 
 /// Positions of a KV page, and of a chunk of the contract's softmax.
@@ -22,6 +25,8 @@ pub enum BackendError {
     Shape { shape: Vec<usize>, reason: &'static str },
     #[error("{bytes} bytes could not be allocated; free memory, or lower kv_budget_bytes")]
     OutOfMemory { bytes: usize },
+    #[error("the device failed: {0}")]
+    Device(String),
 }
 
 /// One page of a pool.
@@ -33,6 +38,15 @@ pub struct PageId(pub u32);
 pub struct Row {
     pub sequence: usize,
     pub position: usize,
+}
+
+/// The greatest logit of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greatest {
+    /// Its id, of equal ones the lowest.
+    pub token: u32,
+    /// Every logit of the position is a finite number.
+    pub all_finite: bool,
 }
 
 /// Shape of keys and values.
@@ -96,6 +110,10 @@ pub trait Backend: Send + Sized + 'static {
 
     /// `cpu` or `cuda`, the device's name, and how many threads or multiprocessors work.
     fn device(&self) -> (&'static str, String, usize);
+    /// Memory of the device, where it has its own.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Name of the arithmetic, part of the receipt's `engine`. Equal names promise equal bits.
     fn numeric_contract(&self) -> &'static str;
 
@@ -107,6 +125,18 @@ pub trait Backend: Send + Sized + 'static {
     fn pool(&self, shape: CacheShape, pages: usize) -> Result<Self::Pool, BackendError>;
     /// Bytes of one page.
     fn page_bytes(&self, shape: CacheShape) -> usize;
+    /// Bytes that pages may take, once the weights are loaded; `configured` where host memory is taken as it is needed.
+    fn kv_budget_bytes(&self, configured: usize) -> usize {
+        configured
+    }
+    /// Why the device computes nothing any more; what a step gave since is worthless.
+    fn fault(&self) -> Option<String> {
+        None
+    }
+    /// Before the operations of a step, with all that they will be given.
+    fn begin_step(&mut self, _shape: AttentionShape, _placement: &Placement<'_>, _tokens: &[u32], _chosen: &[usize]) {}
+    /// After the last operation of a step; what follows reads its results.
+    fn end_step(&mut self) {}
     /// Gives a page its memory, if it has none yet.
     fn prepare(&mut self, pool: &mut Self::Pool, page: PageId) -> Result<(), BackendError>;
 
@@ -138,6 +168,10 @@ pub trait Backend: Send + Sized + 'static {
     fn gather(&mut self, x: &Self::Tensor, rows: &[usize], out: &mut Self::Tensor);
     /// [`crate::proof::position_digest`] of every row.
     fn digest(&mut self, x: &Self::Tensor, out: &mut Vec<Option<B256>>);
+    /// The greatest element of each row, of equal ones the first. False where copying the rows is as good, and nothing was found.
+    fn greatest(&mut self, _x: &Self::Tensor, _out: &mut Vec<Greatest>) -> bool {
+        false
+    }
     /// Copies all rows to host memory.
     fn read(&self, x: &Self::Tensor, out: &mut Vec<f32>);
 }

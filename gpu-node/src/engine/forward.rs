@@ -2,7 +2,7 @@
 
 use alloy::primitives::B256;
 
-use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
+use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
 use crate::model::{DecoderConfig, ModelFolder, WeightsError};
 
 /// Why a model was not loaded into a back end.
@@ -64,6 +64,10 @@ pub struct StepOutput {
     pub keep_hidden: bool,
     /// Final-norm hidden states `[rows × dim]`, when asked for.
     pub hidden: Vec<f32>,
+    /// Says that the greatest logit of each chosen row is enough; a device that finds it itself then keeps the logits.
+    pub greatest_suffices: bool,
+    /// Of each chosen row, where the device found them; `logits` is empty then.
+    pub greatest: Vec<Greatest>,
     /// Logits `[chosen rows × vocabulary]`.
     pub logits: Vec<f32>,
 }
@@ -160,6 +164,7 @@ impl<B: Backend> Decoder<B> {
             AttentionShape { heads: config.n_heads, kv_heads: config.n_kv_heads, head_dim: config.head_dim, window: config.sliding_window };
         let eps = config.norm_eps;
 
+        backend.begin_step(shape, placement, tokens, chosen);
         backend.embed(&self.embedding, tokens, &mut s.residual);
         for (index, layer) in self.layers.iter().enumerate() {
             backend.norm(&s.residual, &layer.attention_norm, eps, &mut s.normed);
@@ -180,18 +185,51 @@ impl<B: Backend> Decoder<B> {
             backend.project_add(&layer.down, &s.gated, &mut s.residual);
         }
         backend.norm(&s.residual, &self.final_norm, eps, &mut s.normed);
-        backend.digest(&s.normed, &mut out.digests);
-        if out.keep_hidden {
-            backend.read(&s.normed, &mut out.hidden);
-        }
-
-        out.logits.clear();
         if !chosen.is_empty() {
             backend.gather(&s.normed, chosen, &mut s.chosen);
             let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
             backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
+        }
+        backend.end_step();
+
+        backend.digest(&s.normed, &mut out.digests);
+        if out.keep_hidden {
+            backend.read(&s.normed, &mut out.hidden);
+        }
+        out.logits.clear();
+        out.greatest.clear();
+        let found = !chosen.is_empty() && out.greatest_suffices && backend.greatest(&s.logits, &mut out.greatest);
+        if !chosen.is_empty() && !found {
             backend.read(&s.logits, &mut out.logits);
         }
+    }
+
+    /// Logits `[rows × vocabulary]` of rows of the last step, for a caller that wants them a few at a time.
+    pub fn logits(&mut self, rows: &[usize], out: &mut Vec<f32>) {
+        out.clear();
+        if rows.is_empty() {
+            return;
+        }
+        let Self { backend, scratch: s, .. } = self;
+        backend.gather(&s.normed, rows, &mut s.chosen);
+        let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
+        backend.read(&s.logits, out);
+    }
+
+    /// Where it computes.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Why the device computes nothing any more; the last step's results are worthless then.
+    pub fn fault(&self) -> Option<String> {
+        self.backend.fault()
+    }
+
+    /// Bytes that the pages of keys and values may take.
+    pub fn kv_budget_bytes(&self, configured: usize) -> usize {
+        self.backend.kv_budget_bytes(configured)
     }
 
     fn cache_shape(&self) -> CacheShape {

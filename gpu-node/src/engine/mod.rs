@@ -22,7 +22,8 @@ pub use forward::{Decoder, LoadError, StepOutput};
 pub use measure::EngineLoad;
 pub use sampler::{Drawn, SampleError, Sampler, redraw};
 
-use crate::backend::{Backend, BackendError, CpuBackend, PAGE_TOKENS};
+use crate::backend::cuda::driver::NoDevice;
+use crate::backend::{Backend, BackendConfig, BackendError, CpuBackend, PAGE_TOKENS};
 use crate::model::{ModelError, ModelFolder};
 use crate::proof::Window;
 use scheduler::{Scheduler, Shared};
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub kv_budget_bytes: usize,
     /// Most tokens of prompt and answer together; the model's own limit when `None` or larger.
     pub context_tokens: Option<usize>,
+    /// Which device computes, and limits of its own.
+    pub backend: BackendConfig,
 }
 
 impl Default for EngineConfig {
@@ -53,6 +56,7 @@ impl Default for EngineConfig {
             prefill_chunk_tokens: 64,
             kv_budget_bytes: 2 << 30,
             context_tokens: None,
+            backend: BackendConfig::default(),
         }
     }
 }
@@ -66,6 +70,8 @@ pub enum StartError {
     Load(#[from] LoadError),
     #[error("kv_budget_bytes is {budget_bytes}, one page of this model's KV cache takes {page_bytes}; raise it")]
     NoPage { budget_bytes: usize, page_bytes: usize },
+    #[error(transparent)]
+    Device(#[from] NoDevice),
     #[error("{field} is 0; it must be at least 1")]
     Zero { field: &'static str },
     #[error("the engine's thread could not be started: {0}")]
@@ -91,6 +97,8 @@ pub enum Refusal {
     Params(#[from] ParamsError),
     #[error(transparent)]
     Format(#[from] GrammarError),
+    #[error("the device failed: {0}; restart the node, and look at the card with `gpu-node device --check`")]
+    Device(String),
     #[error("the engine has stopped")]
     Stopped,
 }
@@ -102,7 +110,7 @@ impl Refusal {
             Self::Busy { .. } => FailureCode::Busy,
             Self::TooLong { .. } | Self::OverBudget { .. } => FailureCode::TooLong,
             Self::EmptyPrompt | Self::TokenBeyondVocabulary { .. } | Self::Params(_) | Self::Format(_) => FailureCode::BadParams,
-            Self::Stopped => FailureCode::Engine,
+            Self::Device(_) | Self::Stopped => FailureCode::Engine,
         }
     }
 }
@@ -181,6 +189,8 @@ pub enum EngineFailure {
     NotFinite,
     #[error("the engine failed in a step: {0}")]
     Step(String),
+    #[error("the device failed: {0}")]
+    Device(String),
     #[error("the engine was stopped")]
     Stopped,
 }
@@ -199,17 +209,29 @@ pub struct EngineIdentity {
     pub device_name: String,
     /// Threads or multiprocessors that compute.
     pub parallelism: usize,
+    /// Of the device, where it has its own.
+    pub device_memory_bytes: Option<u64>,
 }
 
 /// Starts engines.
 pub struct Engine;
 
 impl Engine {
-    /// Opens and checks a model's folder and serves it on the processor.
+    /// Opens and checks a model's folder and serves it on the device that the configuration chooses.
     pub fn start(model_dir: &Path, config: EngineConfig) -> Result<EngineHandle, StartError> {
+        // Before gigabytes are hashed.
+        let card = config.backend.open()?;
         let folder = ModelFolder::open(model_dir, config.threads, &|_| ())?;
-        let backend = CpuBackend::new(config.threads);
-        Self::start_on(folder, backend, config)
+        match card {
+            Some(card) => {
+                let prefill_chunk_tokens = config.backend.prefill_chunk_tokens;
+                Self::start_on(folder, card, EngineConfig { prefill_chunk_tokens, ..config })
+            }
+            None => {
+                let backend = CpuBackend::new(config.threads);
+                Self::start_on(folder, backend, config)
+            }
+        }
     }
 
     /// Serves an opened model on the given back end.
@@ -234,16 +256,22 @@ impl Engine {
             device_kind,
             device_name,
             parallelism,
+            device_memory_bytes: backend.memory_bytes(),
         };
         let vocabulary = folder.config.vocab_size;
         let decoder = Decoder::load(&folder, backend, context_tokens, config.prefill_chunk_tokens + config.max_active)?;
         let page_bytes = decoder.page_bytes();
         // Never more than all requests at once can use with as much again for prefixes.
         let most = context_tokens.div_ceil(PAGE_TOKENS).saturating_mul(2 * config.max_active);
-        let pages = (config.kv_budget_bytes / page_bytes).min(most);
-        if pages == 0 {
-            return Err(StartError::NoPage { budget_bytes: config.kv_budget_bytes, page_bytes });
+        let kv_budget_bytes = decoder.kv_budget_bytes(config.kv_budget_bytes);
+        if let Some(reason) = decoder.fault() {
+            return Err(StartError::Load(LoadError::Backend(BackendError::Device(reason))));
         }
+        let pages = (kv_budget_bytes / page_bytes).min(most);
+        if pages == 0 {
+            return Err(StartError::NoPage { budget_bytes: kv_budget_bytes, page_bytes });
+        }
+        let config = EngineConfig { kv_budget_bytes, ..config };
         let shared = Arc::new(Shared::new(&config, folder.weights.file_bytes().len()));
         let scheduler =
             Scheduler::new(decoder, prompter.clone(), config.clone(), Arc::clone(&shared), pages).map_err(LoadError::Backend)?;
@@ -296,6 +324,11 @@ impl EngineHandle {
         let (events, receiver) = mpsc::channel(max_tokens + 1);
         self.0.shared.enqueue(job, sampler, events)?;
         Ok(receiver)
+    }
+
+    /// Why the device computes nothing any more. The engine takes no job from then on.
+    pub fn device_error(&self) -> Option<String> {
+        self.0.shared.device_error()
     }
 
     /// How busy and how fast the engine is.

@@ -11,6 +11,7 @@ use prompt::{Grammar, GrammarError, Prompter};
 use wire::node::{SamplingParams, TokenLogprobs};
 
 use super::logprobs::LogSoftmax;
+use crate::backend::Greatest;
 use crate::backend::cpu::{exp, weights};
 
 /// Logits of one block when the greatest are looked for.
@@ -91,6 +92,22 @@ impl Sampler {
         let drawn = self.choose(logits)?;
         self.accept(drawn.token)?;
         Ok(drawn)
+    }
+
+    /// Whether the next token is the greatest logit's, of equal ones the lowest id, and nothing else of the logits is needed.
+    pub fn takes_greatest(&self) -> bool {
+        let p = &self.params;
+        p.temperature == 0.0 && !self.penalizes() && p.logit_bias.is_empty() && p.logprobs.is_none() && self.grammar.is_none()
+    }
+
+    /// Takes the greatest logit's token, which a device has found; for samplers that need nothing else.
+    pub fn take_greatest(&mut self, greatest: Greatest) -> Result<Drawn, SampleError> {
+        debug_assert!(self.takes_greatest());
+        if !greatest.all_finite {
+            return Err(SampleError::NotFinite);
+        }
+        self.accept(greatest.token)?;
+        Ok(Drawn { token: greatest.token, logprobs: None })
     }
 
     /// The token that comes next; the state stays before it. `logits` are changed.

@@ -26,6 +26,8 @@ pub(super) struct Shared {
 struct State {
     queue: VecDeque<Queued>,
     stopped: bool,
+    /// Why the device computes nothing any more.
+    device_error: Option<String>,
     load: EngineLoad,
     busy: Busy,
 }
@@ -45,7 +47,7 @@ impl Shared {
             memory_used_bytes: weight_bytes,
             ..EngineLoad::default()
         };
-        let state = State { queue: VecDeque::new(), stopped: false, load, busy: Busy::idle(Instant::now()) };
+        let state = State { queue: VecDeque::new(), stopped: false, device_error: None, load, busy: Busy::idle(Instant::now()) };
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
@@ -53,6 +55,9 @@ impl Shared {
         let mut state = self.lock();
         if state.stopped {
             return Err(Refusal::Stopped);
+        }
+        if let Some(reason) = &state.device_error {
+            return Err(Refusal::Device(reason.clone()));
         }
         if state.queue.len() >= self.max_queued {
             return Err(Refusal::Busy { queued: state.queue.len(), most: self.max_queued });
@@ -67,6 +72,10 @@ impl Shared {
         let mut state = self.lock();
         let utilization_percent = state.busy.percent(Instant::now());
         EngineLoad { queued: state.queue.len(), utilization_percent, ..state.load }
+    }
+
+    pub(super) fn device_error(&self) -> Option<String> {
+        self.lock().device_error.clone()
     }
 
     pub(super) fn stop(&self) {
@@ -159,6 +168,9 @@ impl<B: Backend> Scheduler<B> {
                 tracing::error!(reason, "engine step failed");
                 self.fail_all(&EngineFailure::Step(reason));
             }
+            if let Some(reason) = self.decoder.fault() {
+                self.lose_device(reason);
+            }
         }
         self.fail_all(&EngineFailure::Stopped);
         let waiting = std::mem::take(&mut self.shared.lock().queue);
@@ -229,6 +241,22 @@ impl<B: Backend> Scheduler<B> {
         }
     }
 
+    /// Fails everything, now and from here on: a device that failed gives no bits that could be trusted.
+    fn lose_device(&mut self, reason: String) {
+        tracing::error!(reason, "the device failed; this engine takes no more jobs");
+        let failure = EngineFailure::Device(reason.clone());
+        // First of all: who hears of the failure is refused from then on.
+        let waiting = {
+            let mut state = self.shared.lock();
+            state.device_error = Some(reason);
+            std::mem::take(&mut state.queue)
+        };
+        self.fail_all(&failure);
+        for queued in waiting {
+            let _ = queued.events.try_send(EngineEvent::Failed(failure.clone()));
+        }
+    }
+
     fn step(&mut self) {
         let started = Instant::now();
         let shares = self.plan();
@@ -244,22 +272,31 @@ impl<B: Backend> Scheduler<B> {
             tokens.extend_from_slice(&sequence.pending()[..share.rows]);
         }
         let chosen: Vec<usize> = shares.iter().filter(|s| s.draws).map(|s| s.first_row + s.rows - 1).collect();
+        self.output.greatest_suffices = shares.iter().filter(|s| s.draws).all(|s| self.active[s.sequence].takes_greatest());
         let tables: Vec<&[PageId]> = self.active.iter().map(Sequence::pages).collect();
         let placement = Placement { rows: &rows, tables: &tables };
         self.decoder.step(&placement, &tokens, &mut self.pool, &chosen, &mut self.output);
+        if self.decoder.fault().is_some() {
+            return;
+        }
 
         let decoded = shares.iter().filter(|s| self.active[s.sequence].decodes()).count();
         let mut ended = Vec::new();
         let mut logits = self.output.logits.chunks_exact_mut(self.decoder.vocab_size());
+        let mut greatest = self.output.greatest.iter();
         for share in &shares {
             let sequence = &mut self.active[share.sequence];
-            let logits = if share.draws { logits.next() } else { None };
+            let (logits, greatest) = if share.draws { (logits.next(), greatest.next()) } else { (None, None) };
             let digests = &self.output.digests[share.first_row..share.first_row + share.rows];
             if !sequence.advance(digests, &mut self.table) {
                 ended.push((share.sequence, Err(EngineFailure::NotFinite)));
                 continue;
             }
-            match logits.map(|logits| sequence.draw(logits)) {
+            let drawn = match greatest {
+                Some(greatest) => Some(sequence.draw_greatest(*greatest)),
+                None => logits.map(|logits| sequence.draw(logits)),
+            };
+            match drawn {
                 Some(Ok(None)) | None => {}
                 Some(Ok(Some(reason))) => ended.push((share.sequence, Ok(reason))),
                 Some(Err(error)) => ended.push((share.sequence, Err(error.into()))),

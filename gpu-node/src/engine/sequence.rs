@@ -9,7 +9,7 @@ use wire::node::FinishReason;
 
 use super::pages::{PageTable, PrefixKey, next_key, scope_key};
 use super::{Cancel, Drawn, EngineEvent, EngineFailure, EngineJob, Finished, SampleError, Sampler, Timings};
-use crate::backend::{PAGE_TOKENS, PageId};
+use crate::backend::{Greatest, PAGE_TOKENS, PageId};
 use crate::proof;
 
 /// A request's tokens, pages and everything that ends it.
@@ -154,9 +154,25 @@ impl Sequence {
         true
     }
 
+    /// Whether a position's greatest logit is all that the next draw needs.
+    pub(super) fn takes_greatest(&self) -> bool {
+        self.sampler.takes_greatest()
+    }
+
     /// Draws the next token and sends it. Some when the answer ends with it.
     pub(super) fn draw(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, SampleError> {
-        let Drawn { token, logprobs } = self.sampler.draw(logits)?;
+        let drawn = self.sampler.draw(logits)?;
+        Ok(self.send(drawn))
+    }
+
+    /// The same with the greatest logit, where that is enough.
+    pub(super) fn draw_greatest(&mut self, greatest: Greatest) -> Result<Option<FinishReason>, SampleError> {
+        let drawn = self.sampler.take_greatest(greatest)?;
+        Ok(self.send(drawn))
+    }
+
+    fn send(&mut self, drawn: Drawn) -> Option<FinishReason> {
+        let Drawn { token, logprobs } = drawn;
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(token);
         // The channel has room for every token; a closed one is seen as cancellation before the next step.
@@ -167,10 +183,10 @@ impl Sequence {
             stops.matcher.push(&piece).stopped
         });
         if stopped || self.ends.contains(&token) {
-            return Ok(Some(FinishReason::Stop));
+            return Some(FinishReason::Stop);
         }
         let full = self.tokens.len() - self.prompt_tokens >= self.max_tokens;
-        Ok(full.then_some(FinishReason::Length))
+        full.then_some(FinishReason::Length)
     }
 
     /// Sends the last event. Pages were released before.

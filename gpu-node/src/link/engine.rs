@@ -46,6 +46,10 @@ impl Serve for EngineHandle {
             tflops: load.tflops,
         }
     }
+
+    fn device_error(&self) -> Option<String> {
+        EngineHandle::device_error(self)
+    }
 }
 
 impl Audit for Auditor {

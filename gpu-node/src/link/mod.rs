@@ -156,7 +156,9 @@ impl Node {
     pub fn status(&self, draining: bool) -> NodeStatus {
         // JSON has no word for what is not a number.
         let finite = |value: f32| if value.is_finite() { value } else { 0.0 };
-        let empty = NodeStatus { capacity: self.limits.capacity, draining, ..NodeStatus::default() };
+        let device_error = self.models.iter().find_map(|serving| serving.engine.device_error());
+        let draining = draining || device_error.is_some();
+        let empty = NodeStatus { capacity: self.limits.capacity, draining, device_error, ..NodeStatus::default() };
         self.models.iter().map(|serving| serving.engine.load()).fold(empty, |sum, load| NodeStatus {
             active: sum.active.saturating_add(load.active),
             queued: sum.queued.saturating_add(load.queued),

@@ -16,6 +16,11 @@ pub trait Serve: Send + Sync + 'static {
 
     /// Load and speed now.
     fn load(&self) -> ServeLoad;
+
+    /// Why its device computes nothing any more.
+    fn device_error(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One request to an engine.

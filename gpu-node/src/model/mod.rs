@@ -10,6 +10,7 @@ mod inventory;
 mod manifest;
 pub mod panels;
 pub mod pull;
+pub mod random; // models of noise
 pub mod tensors;
 mod weights;
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use wire::node::SamplingParams;
 
 use crate::backend::cpu::read_gb_per_s;
+use crate::backend::{BackendConfig, BackendKind};
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished};
 
 /// Asks for an answer that is longer than any measurement.
@@ -39,6 +40,12 @@ pub struct BenchArgs {
     /// Answer length of the decode figures
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=4096))]
     completion_tokens: u32,
+    /// Also decode so many requests at once, such as 1,8,32,128
+    #[arg(long, value_delimiter = ',', value_name = "REQUESTS")]
+    batch: Vec<usize>,
+    /// auto, cpu or cuda
+    #[arg(long, default_value_t = BackendKind::Auto)]
+    backend: BackendKind,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -53,7 +60,14 @@ struct Figure {
 impl BenchArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let defaults = EngineConfig::default();
-        let config = EngineConfig { threads: self.threads.unwrap_or(defaults.threads), ..defaults };
+        let most = self.batch.iter().copied().max().unwrap_or(0).max(defaults.max_active);
+        let config = EngineConfig {
+            threads: self.threads.unwrap_or(defaults.threads),
+            max_active: most,
+            max_queued: most.max(defaults.max_queued),
+            backend: BackendConfig { device: self.backend, ..defaults.backend },
+            ..defaults
+        };
         let threads = config.threads;
         let begin = Instant::now();
         let engine = Engine::start(&self.model, config)?;
@@ -76,6 +90,19 @@ impl BenchArgs {
             eight.push(throughput(&engine, &mut prompts, &question, self.completion_tokens, 8)?);
         }
 
+        let mut batches = Vec::new();
+        for &requests in &self.batch {
+            let mut found = Vec::new();
+            // The first fills recordings and caches.
+            for run in 0..=self.runs {
+                let speed = decoded_together(&engine, &mut prompts, &long, self.completion_tokens, requests)?;
+                if run > 0 {
+                    found.push(speed);
+                }
+            }
+            batches.push((requests, median(found)));
+        }
+
         // Before the bandwidth's own buffer, which is no part of serving.
         let peak_memory_mb = peak_memory_mb();
         for _ in 0..self.runs {
@@ -92,7 +119,8 @@ impl BenchArgs {
             Figure { name: "load_ms", value: load_ms, unit: "ms" },
             Figure { name: "peak_memory_mb", value: peak_memory_mb, unit: "MB" },
         ];
-        print(&figures, &engine, self.json)?;
+        let context_tokens = self.prompt_tokens + self.completion_tokens;
+        print(&figures, &batches, context_tokens, &engine, self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -141,6 +169,44 @@ fn throughput(engine: &EngineHandle, prompts: &mut Distinct, prompt: &[u32], max
     Ok(f64::from(tokens) / begin.elapsed().as_secs_f64())
 }
 
+/// Tokens per second of several requests while all of them decode: from when the last one has its first token to when the first one
+/// ends. Their prompts are not in it.
+fn decoded_together(
+    engine: &EngineHandle,
+    prompts: &mut Distinct,
+    prompt: &[u32],
+    max_tokens: u32,
+    requests: usize,
+) -> anyhow::Result<f64> {
+    let prompts: Vec<Vec<u32>> = (0..requests).map(|_| prompts.next(prompt)).collect();
+    let all: Vec<_> = prompts.iter().map(|prompt| submit(engine, prompt, max_tokens)).collect::<anyhow::Result<_>>()?;
+    let times: Vec<Vec<Instant>> = std::thread::scope(|scope| {
+        let watchers: Vec<_> = all.into_iter().map(|events| scope.spawn(move || token_times(events))).collect();
+        watchers.into_iter().map(|watcher| watcher.join().unwrap_or_else(|_| bail!("a watcher failed"))).collect::<anyhow::Result<_>>()
+    })?;
+    let begin = times.iter().filter_map(|times| times.first()).max();
+    let end = times.iter().filter_map(|times| times.last()).min();
+    let (Some(begin), Some(end)) = (begin, end) else { bail!("no request gave a token") };
+    if end <= begin {
+        bail!("{requests} requests never decoded all at once; raise --completion-tokens above {max_tokens}");
+    }
+    let tokens = times.iter().flatten().filter(|time| *time > begin && *time <= end).count();
+    Ok(tokens as f64 / (*end - *begin).as_secs_f64())
+}
+
+/// When each token came.
+fn token_times(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Vec<Instant>> {
+    let mut times = Vec::new();
+    while let Some(event) = events.blocking_recv() {
+        match event {
+            EngineEvent::Tokens { ids, .. } => times.extend(ids.iter().map(|_| Instant::now())),
+            EngineEvent::Finished(_) => return Ok(times),
+            EngineEvent::Failed(failure) => bail!(failure),
+        }
+    }
+    bail!("the engine ended without an answer")
+}
+
 fn per_second(tokens: u32, took_us: u64) -> f64 {
     f64::from(tokens) / (took_us.max(1) as f64 / 1e6)
 }
@@ -158,19 +224,26 @@ fn peak_memory_mb() -> f64 {
     kb / 1024.0
 }
 
-fn print(figures: &[Figure], engine: &EngineHandle, json: bool) -> anyhow::Result<()> {
+fn print(figures: &[Figure], batches: &[(usize, f64)], context_tokens: u32, engine: &EngineHandle, json: bool) -> anyhow::Result<()> {
     let identity = engine.identity();
     if json {
         let mut object: Map<String, serde_json::Value> = figures.iter().map(|f| (f.name.to_owned(), json!(f.value))).collect();
         object.insert("device".to_owned(), json!(identity.device_name));
         object.insert("threads".to_owned(), json!(identity.parallelism));
         object.insert("numeric_contract".to_owned(), json!(identity.numeric_contract));
+        let batches: Map<String, serde_json::Value> =
+            batches.iter().map(|(requests, speed)| (requests.to_string(), json!(speed))).collect();
+        object.insert("decode_tokens_per_s_by_batch".to_owned(), json!(batches));
+        object.insert("context_tokens".to_owned(), json!(context_tokens));
         println!("{}", serde_json::to_string_pretty(&object).context("figures as JSON")?);
         return Ok(());
     }
     eprintln!("{} with {} threads, {}", identity.device_name, identity.parallelism, identity.numeric_contract);
     for figure in figures {
         println!("figure {} {:.2} {}", figure.name, figure.value, figure.unit);
+    }
+    for (requests, speed) in batches {
+        println!("figure decode{requests}_tokens_per_s {speed:.2} tokens/s");
     }
     Ok(())
 }

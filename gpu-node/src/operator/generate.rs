@@ -10,6 +10,7 @@ use prompt::{Message, StopMatcher};
 use serde_json::json;
 use wire::node::SamplingParams;
 
+use crate::backend::{BackendConfig, BackendKind};
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineJob, Finished};
 
 #[derive(Debug, Args)]
@@ -44,6 +45,9 @@ pub struct GenerateArgs {
     /// Threads that compute; by default all
     #[arg(long)]
     threads: Option<usize>,
+    /// auto, cpu or cuda
+    #[arg(long, default_value_t = BackendKind::Auto)]
+    backend: BackendKind,
     /// Print one JSON object at the end instead of streaming
     #[arg(long)]
     json: bool,
@@ -52,7 +56,8 @@ pub struct GenerateArgs {
 impl GenerateArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let defaults = EngineConfig::default();
-        let config = EngineConfig { threads: self.threads.unwrap_or(defaults.threads), ..defaults };
+        let backend = BackendConfig { device: self.backend, ..defaults.backend };
+        let config = EngineConfig { threads: self.threads.unwrap_or(defaults.threads), backend, ..defaults };
         let engine = Engine::start(&self.model, config)?;
         let mut messages: Vec<Message> = self.system.iter().map(|text| Message::new("system", text)).collect();
         messages.push(Message::new("user", &self.prompt));

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod chain;
+pub mod device;
 pub mod doctor;
 mod exit;
 pub mod generate;

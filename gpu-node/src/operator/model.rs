@@ -3,6 +3,7 @@
 mod import;
 mod list;
 mod pull;
+mod random;
 mod rm;
 mod verify;
 
@@ -40,6 +41,7 @@ enum Command {
     Import(import::ImportArgs),
     List(list::ListArgs),
     Verify(verify::VerifyArgs),
+    Random(random::RandomArgs),
     Rm(rm::RmArgs),
 }
 
@@ -50,6 +52,7 @@ impl ModelArgs {
             Command::Import(args) => args.run(),
             Command::List(args) => args.run(),
             Command::Verify(args) => args.run(),
+            Command::Random(args) => args.run(),
             Command::Rm(args) => args.run(),
         }
     }

@@ -163,6 +163,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         prefill_chunk_tokens: config.engine.prefill_chunk_tokens,
         kv_budget_bytes: config.engine.kv_memory_mib.saturating_mul(1 << 20),
         context_tokens: config.engine.context_tokens,
+        backend: config.backend,
     }
 }
 
@@ -171,7 +172,7 @@ fn device(engines: &[(ServedModel, EngineHandle)]) -> Device {
     Device {
         kind: identity.map_or("cpu", |identity| identity.device_kind).into(),
         name: identity.map_or_else(String::new, |identity| identity.device_name.clone()),
-        memory_bytes: Memory::now().total_bytes,
+        memory_bytes: identity.and_then(|identity| identity.device_memory_bytes).unwrap_or_else(|| Memory::now().total_bytes),
         parallelism: identity.map_or(0, |identity| identity.parallelism as u32),
     }
 }
@@ -186,6 +187,9 @@ async fn follow_links(node: &Node, readiness: &Readiness) {
             Err(reasons) => readiness.fail("link", reasons),
         }
         let load = node.status(false);
+        if let Some(reason) = &load.device_error {
+            readiness.fail("models", format!("the device failed: {reason}"));
+        }
         metrics::gauge!("node_jobs_active").set(f64::from(load.active));
         metrics::gauge!("node_jobs_queued").set(f64::from(load.queued));
         metrics::gauge!("node_decode_tokens_per_second").set(f64::from(load.decode_tokens_per_s));

@@ -15,6 +15,8 @@ use crate::model::{ModelError, ModelFolder};
 
 /// Positions of one step. The numeric contract makes the bits the same for any.
 const STEP_ROWS: usize = 128;
+/// Positions whose logits are computed at once: of 128 they would take 25 MB and more, which no cache holds.
+const LOGIT_ROWS: usize = 32;
 
 /// A model that is opened to compute answers again, beside or without an engine that serves it.
 pub struct Recomputer<B: Backend = CpuBackend> {
@@ -138,11 +140,17 @@ fn prefill<B: Backend>(
         let rows: Vec<Row> = (first..first + tokens.len()).map(|position| Row { sequence: 0, position }).collect();
         let draws = if replay.is_over() { tokens.len() } else { first_draw.saturating_sub(first).min(tokens.len()) };
         let chosen: Vec<usize> = (draws..tokens.len()).collect();
-        decoder.step(&Placement { rows: &rows, tables: &[&pages] }, tokens, &mut pool, &chosen, &mut out);
+        decoder.step(&Placement { rows: &rows, tables: &[&pages] }, tokens, &mut pool, &[], &mut out);
         for digest in &out.digests {
             digests.push(digest.ok_or(RecomputeError::NotFinite)?);
         }
-        out.logits.chunks_exact_mut(vocabulary).for_each(|logits| replay.draw(logits));
+        for few in chosen.chunks(LOGIT_ROWS) {
+            if replay.is_over() {
+                break;
+            }
+            decoder.logits(few, &mut out.logits);
+            out.logits.chunks_exact_mut(vocabulary).for_each(|logits| replay.draw(logits));
+        }
     }
     Ok(digests)
 }

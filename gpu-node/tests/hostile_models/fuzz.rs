@@ -86,6 +86,19 @@ proptest! {
     }
 }
 
+fn start_with_damaged(name: &str, at: usize, noise: &[u8], cut: bool) {
+    let spoiled = Spoiled::of("smollm");
+    let mut bytes = fs::read(spoiled.path(name)).unwrap();
+    damaged(&mut bytes, at, noise, cut);
+    fs::write(spoiled.path(name), bytes).unwrap();
+    import_and_start(&spoiled);
+}
+
+#[test]
+fn a_tokenizer_with_a_zero_byte_where_one_panicked_does_not() {
+    start_with_damaged("tokenizer.json", 18_376_006_378_272_841_095, &[0], false);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -94,11 +107,7 @@ proptest! {
         name in prop::sample::select(vec!["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]),
         at in any::<usize>(), noise in prop::collection::vec(any::<u8>(), 1..6), cut in prop::bool::weighted(0.2),
     ) {
-        let spoiled = Spoiled::of("smollm");
-        let mut bytes = fs::read(spoiled.path(name)).unwrap();
-        damaged(&mut bytes, at, &noise, cut);
-        fs::write(spoiled.path(name), bytes).unwrap();
-        import_and_start(&spoiled);
+        start_with_damaged(name, at, &noise, cut);
     }
 
     #[test]

@@ -25,7 +25,7 @@ contract AuthorityHandler is Handler {
         bytes32 what = _of("fee", settlement);
         vm.prank(owner);
         try settlement.acceptFee() {
-            _enforce(what, "I12: a fee waits twice the exit delay");
+            _enforce(what, 2 * EXIT_DELAY, "I12: a fee waits twice the exit delay, and lapses");
         } catch {}
     }
 
@@ -40,7 +40,7 @@ contract AuthorityHandler is Handler {
         bytes32 what = _of("settler", settlement);
         vm.prank(owner);
         try settlement.acceptSettler() {
-            _enforce(what, "I11: a settler waits twice the exit delay");
+            _enforce(what, 2 * EXIT_DELAY, "I11: a settler waits twice the exit delay, and lapses");
         } catch {}
     }
 
@@ -54,8 +54,28 @@ contract AuthorityHandler is Handler {
     function acceptSettlement() external action("acceptSettlement") {
         vm.prank(owner);
         try vault.acceptSettlement() {
-            _enforce("settlement", "I11: a settlement contract waits twice the exit delay");
+            _enforce("settlement", 2 * EXIT_DELAY, "I11: a settlement contract waits twice the exit delay, and lapses");
         } catch {}
+    }
+
+    function proposeDisputer(bool other) external action("proposeDisputer") {
+        (address next,) = makeActor(other ? "disputer 2" : "disputer");
+        vm.prank(owner);
+        registry.proposeDisputer(next);
+        ghost.propose("disputer", uint160(next));
+    }
+
+    function acceptDisputer() external action("acceptDisputer") {
+        vm.prank(owner);
+        try registry.acceptDisputer() {
+            _enforce("disputer", 14 days, "I11: a disputer waits two weeks, and lapses");
+        } catch {}
+    }
+
+    function dismissDisputer() external action("dismissDisputer") {
+        vm.prank(owner);
+        registry.dismissDisputer();
+        ghost.setInForce("disputer", 0);
     }
 
     function sweepFees() external action("sweepFees") {
@@ -79,9 +99,9 @@ contract AuthorityHandler is Handler {
         } catch {}
     }
 
-    function _enforce(bytes32 what, string memory rule) private {
+    function _enforce(bytes32 what, uint256 delay, string memory rule) private {
         (uint256 value, uint256 at) = ghost.proposed(what);
-        _check(at != 0 && _now() >= at + 2 * EXIT_DELAY, rule);
+        _check(at != 0 && _now() >= at + delay && _now() <= at + delay + 7 days, rule);
         ghost.setInForce(what, value);
         ghost.propose(what, value);
     }
@@ -132,7 +152,7 @@ contract AuthorityHandler is Handler {
             abi.encodeCall(registry.slash, (1, 1, bytes32(who)))
         ];
         uint256 index = what % 9;
-        if (index == 8 && actor == disputer) return;
+        if (index == 8 && actor == registry.disputer()) return;
         address target = index == 5 ? address(prlx) : index >= 6 ? address(registry) : address(vault);
         uint256 beforeWei = prlx.balanceOf(victim);
         vm.prank(actor);
@@ -146,14 +166,18 @@ contract AuthorityHandler is Handler {
     function usurp(uint256 who, uint256 what) external action("usurp") {
         address[4] memory actors = [guardian, settler, relayer, disputer];
         address actor = actors[who % 4];
-        bytes[4] memory owners = [
+        bytes[7] memory owners = [
             abi.encodeCall(vault.sweepFees, (actor)),
             abi.encodeCall(vault.skimSurplus, (actor)),
             abi.encodeCall(vault.setGuardian, (actor)),
-            abi.encodeCall(vault.proposeSettlement, (address(second)))
+            abi.encodeCall(vault.proposeSettlement, (address(second))),
+            abi.encodeCall(registry.proposeDisputer, (actor)),
+            abi.encodeCall(registry.acceptDisputer, ()),
+            abi.encodeCall(registry.dismissDisputer, ())
         ];
+        uint256 index = what % 7;
         vm.prank(actor);
-        (bool done,) = address(vault).call(owners[what % 4]);
+        (bool done,) = (index < 4 ? address(vault) : address(registry)).call(owners[index]);
         _check(!done, "I11: nobody has the owner's powers");
     }
 }

@@ -98,6 +98,8 @@ abstract contract Handler is Base {
         _checkInForce(second);
         bool announced = uint160(vault.settlement()) == ghost.inForce("settlement");
         _check(announced, "I11: the settlement contract changed unannounced");
+        announced = uint160(registry.disputer()) == ghost.inForce("disputer");
+        _check(announced, "I11: the disputer changed unannounced");
         uint64[2] memory seqs = [first.lastSeq(), second.lastSeq()];
         ghost.see(accounts, vault.accountCount(), [address(first), address(second)], seqs);
     }

@@ -1,8 +1,10 @@
 //! `cargo xtask mutate`: how many small faults in the contracts the unit, fuzz and regression tests find.
 //!
 //! Each mutant is compiled without optimizer and tested in a copy of the contracts; one that no test fails on survives.
-//! Survivors are to be answered: by a test, or by a reason in `docs/trust.md`.
+//! Survivors are to be answered: by a test, or by a reason in `docs/trust.md`. A run that was stopped goes on where it was.
 
+mod compiler;
+mod journal;
 mod operators;
 
 use std::collections::VecDeque;
@@ -13,7 +15,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use compiler::Compiler;
+use journal::Journal;
 pub use operators::{Mutant, mutants};
+use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::stop::Stop;
@@ -50,10 +55,12 @@ pub struct Wish {
     pub file: Option<String>,
     /// How many run at once.
     pub jobs: usize,
+    /// Forget what earlier runs found.
+    pub fresh: bool,
 }
 
 /// What became of a mutant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 enum Fate {
     /// A test failed, or never ended.
     Killed,
@@ -64,9 +71,26 @@ enum Fate {
 }
 
 /// A mutant and where it belongs.
+#[derive(Debug)]
 struct Task {
     file: PathBuf,
     mutant: Mutant,
+}
+
+/// What the workers share.
+struct Run<'a> {
+    workspace: &'a Workspace,
+    tools: &'a Tools,
+    stop: &'a Stop,
+    total: usize,
+    queue: Mutex<VecDeque<Task>>,
+    found: Mutex<Found>,
+}
+
+/// Fates so far, and where they are kept.
+struct Found {
+    journal: Journal,
+    outcomes: Vec<(Task, Fate)>,
 }
 
 /// Runs the mutants, prints each survivor and the score, and a figure `mutation_score`.
@@ -75,22 +99,57 @@ pub fn run(workspace: &Workspace, wish: &Wish, stop: &Stop) -> Result<()> {
     let tasks = tasks(workspace, wish)?;
     ensure!(!tasks.is_empty(), "no mutants: no source matches `{}`", wish.file.as_deref().unwrap_or_default());
     let total = tasks.len();
-    let queue = Mutex::new(VecDeque::from(tasks));
-    let outcomes = Mutex::new(Vec::new());
+    let journal = journal(workspace, wish.fresh)?;
+    let (known, open): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| journal.fate(task).is_some());
+    let outcomes: Vec<_> = known.into_iter().filter_map(|task| journal.fate(&task).map(|fate| (task, fate))).collect();
+    println!("{total} mutants, {} of them known from earlier runs", outcomes.len());
+    let jobs = if open.is_empty() { 0 } else { wish.jobs.max(1) };
+    let run = Run {
+        workspace,
+        tools: &tools,
+        stop,
+        total,
+        queue: Mutex::new(VecDeque::from(open)),
+        found: Mutex::new(Found { journal, outcomes }),
+    };
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..wish.jobs.max(1))
+        let workers: Vec<_> = (0..jobs)
             .map(|number| {
-                scope.spawn({
-                    let (queue, outcomes, tools) = (&queue, &outcomes, &tools);
-                    move || worker(workspace, tools, number, queue, outcomes, total, stop)
-                })
+                let run = &run;
+                scope.spawn(move || worker(run, number))
             })
             .collect();
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| anyhow::bail!("a worker panicked")))
     })?;
-    let outcomes = outcomes.into_inner().unwrap_or_default();
-    report(&outcomes, started.elapsed());
+    let found = run.found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&found.outcomes, started.elapsed());
+    Ok(())
+}
+
+/// The journal for the contracts and tests as they are now.
+fn journal(workspace: &Workspace, fresh: bool) -> Result<Journal> {
+    let (mut contracts, mut tests) = (Vec::new(), Vec::new());
+    for path in SOURCES {
+        read_tree(&workspace.root.join(path), &mut contracts)?;
+    }
+    for path in COPIED.iter().chain(&BASES) {
+        read_tree(&workspace.root.join(path), &mut tests)?;
+    }
+    let digest = |files: &[Vec<u8>]| journal::digest(&files.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    Journal::open(&workspace.home().join("mutate/journal.jsonl"), digest(&contracts), digest(&tests), fresh)
+}
+
+/// Names and contents of all files below `path`, in the order of their names.
+fn read_tree(path: &Path, into: &mut Vec<Vec<u8>>) -> Result<()> {
+    let problem = || format!("cannot read {}", path.display());
+    if path.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path).with_context(problem)?.flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        return entries.iter().try_for_each(|entry| read_tree(entry, into));
+    }
+    into.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned().into_bytes());
+    into.push(fs::read(path).with_context(problem)?);
     Ok(())
 }
 
@@ -115,17 +174,11 @@ fn tasks(workspace: &Workspace, wish: &Wish) -> Result<Vec<Task>> {
 }
 
 /// Takes one mutant after the other until none is left.
-fn worker(
-    workspace: &Workspace,
-    tools: &Tools,
-    number: usize,
-    queue: &Mutex<VecDeque<Task>>,
-    outcomes: &Mutex<Vec<(Task, Fate)>>,
-    total: usize,
-    stop: &Stop,
-) -> Result<()> {
+fn worker(run: &Run<'_>, number: usize) -> Result<()> {
+    let Run { workspace, tools, stop, total, queue, found } = run;
     let folder = workspace.home().join("mutate").join(number.to_string());
     copy(workspace, &folder)?;
+    let _compiler = Compiler::start(&folder, stop)?;
     let clean = forge_test(tools, &folder, stop)?;
     ensure!(clean == Fate::Survived, "the tests do not pass on the contracts as they are; nothing to measure");
     loop {
@@ -139,16 +192,23 @@ fn worker(
         let fate = forge_test(tools, &folder, stop);
         fs::write(&path, source).with_context(|| format!("cannot write {}", path.display()))?;
         let fate = fate?;
-        if let Ok(mut outcomes) = outcomes.lock() {
+        if let Ok(mut found) = found.lock() {
+            found.journal.record(&task, fate)?;
             let place = format!("{}:{}", task.file.display(), task.mutant.line);
-            println!("[{}/{total}] {fate:?} {place}: {}", outcomes.len() + 1, task.mutant.change);
-            outcomes.push((task, fate));
+            println!("[{}/{total}] {fate:?} {place}: {}", found.outcomes.len() + 1, task.mutant.change);
+            found.outcomes.push((task, fate));
         }
     }
 }
 
-/// A worker's own contracts and tests; build results of earlier runs stay.
+/// A worker's own contracts and tests; build results of earlier runs stay, tests that are gone do not.
 fn copy(workspace: &Workspace, folder: &Path) -> Result<()> {
+    for stale in ["contracts", "test"] {
+        let stale = folder.join(stale);
+        if stale.exists() {
+            fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
+        }
+    }
     for path in SOURCES.iter().chain(&COPIED).chain(&BASES) {
         let (from, to) = (workspace.root.join(path), folder.join(path));
         copy_tree(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
@@ -189,6 +249,9 @@ fn forge_test(tools: &Tools, folder: &Path, stop: &Stop) -> Result<Fate> {
 }
 
 fn report(outcomes: &[(Task, Fate)], elapsed: Duration) {
+    // In the order of the sources, whoever of the workers came first.
+    let mut outcomes: Vec<_> = outcomes.iter().collect();
+    outcomes.sort_by_key(|(task, _)| (task.file.clone(), task.mutant.span.start));
     let count = |fate: Fate| outcomes.iter().filter(|(_, found)| *found == fate).count();
     let (killed, survived) = (count(Fate::Killed), count(Fate::Survived));
     println!("\nsurvivors:");

@@ -9,6 +9,8 @@ macro_rules! dispatch {
             use $crate::backend::cpu::lanes::{Isa, Scalar};
             #[cfg(target_arch = "x86_64")]
             use $crate::backend::cpu::lanes::{Avx2, Avx512, AvxVnni};
+            #[cfg(target_arch = "aarch64")]
+            use $crate::backend::cpu::lanes::{Neon, NeonDot};
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
@@ -28,6 +30,18 @@ macro_rules! dispatch {
                 // SAFETY: passed on.
                 unsafe { $generic::<Avx512>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            unsafe fn neon($($arg: $type),*) {
+                // SAFETY: passed on.
+                unsafe { $generic::<Neon>($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            unsafe fn neon_dot($($arg: $type),*) {
+                // SAFETY: passed on.
+                unsafe { $generic::<NeonDot>($($arg),*) }
+            }
             // SAFETY: the caller promises the instruction set and the rest.
             unsafe {
                 match isa {
@@ -38,6 +52,10 @@ macro_rules! dispatch {
                     Isa::AvxVnni => avx_vnni($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => neon($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::NeonDot => neon_dot($($arg),*),
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! Scalar functions of the numeric contract: one sequence of IEEE operations each, so that the compiler may use any
 //! vector width and the bits stay.
 
+#![allow(clippy::needless_range_loop)] // Indices name the same lane in several arrays.
+
 use super::lanes::LANES;
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
@@ -50,8 +52,9 @@ pub(super) fn sum_lanes(v: &mut [f32]) -> f32 {
     let mut width = v.len();
     while width > 1 {
         width /= 2;
-        let (low, high) = v.split_at_mut(width);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+        for i in 0..width {
+            v[i] += v[i + width];
+        }
     }
     v[0]
 }
@@ -61,7 +64,9 @@ pub(super) fn sum_lanes(v: &mut [f32]) -> f32 {
 pub(super) fn norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0.0f32; SQUARE_LANES];
     for chunk in x.chunks(SQUARE_LANES) {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = x.mul_add(*x, *lane));
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = x.mul_add(*x, *lane);
+        }
     }
     let mean = sum_lanes(&mut lanes) / x.len() as f32;
     let factor = 1.0 / (mean + eps).sqrt();
@@ -74,15 +79,30 @@ pub(super) fn norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
 /// Elements from `length` on, and before `first`, become 0 and add nothing.
 #[inline(always)]
 pub(super) fn softmax_weights<const N: usize>(scores: &mut [f32; N], first: usize, length: usize) -> (f32, f32) {
-    let most = scores[first..length].iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for score in scores.iter_mut() {
-        *score = exp(*score - most);
+    let chunks = scores.as_chunks_mut::<LANES>().0;
+    let mut greatest = [f32::NEG_INFINITY; LANES];
+    for (index, chunk) in chunks.iter_mut().enumerate() {
+        for lane in 0..LANES {
+            let at = index * LANES + lane;
+            let score = if at >= first && at < length { chunk[lane] } else { f32::NEG_INFINITY };
+            chunk[lane] = score;
+            // Not `f32::max`, which asks more of not-a-numbers than a vector instruction does. Which zero is taken changes nothing.
+            greatest[lane] = if score > greatest[lane] { score } else { greatest[lane] };
+        }
     }
-    scores[..first].fill(0.0);
-    scores[length..].fill(0.0);
+    let mut most = greatest[0];
+    for lane in greatest {
+        most = if lane > most { lane } else { most };
+    }
     let mut lanes = [0.0f32; LANES];
-    for chunk in scores.as_chunks::<LANES>().0 {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, weight)| *lane += weight);
+    for (index, chunk) in chunks.iter_mut().enumerate() {
+        for lane in 0..LANES {
+            let at = index * LANES + lane;
+            let weight = exp(chunk[lane] - most);
+            let weight = if at >= first && at < length { weight } else { 0.0 };
+            chunk[lane] = weight;
+            lanes[lane] += weight;
+        }
     }
     (most, sum_lanes(&mut lanes))
 }

@@ -4,6 +4,7 @@
 //! `acc = fma(weight scale · activation scale, block sum, acc)` from zero; after every 16 blocks (and at the end) `acc` is added to
 //! the total and starts anew. Tiles only choose which elements are computed side by side.
 #![allow(unsafe_code)] // Raw rows inside bounds that the safe entry point asserts.
+#![allow(clippy::needless_range_loop)] // Indices name the same register in several arrays.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -20,6 +21,9 @@ const SEGMENT_BLOCKS: usize = 16;
 const FETCH_BYTES: usize = 8 * BLOCK_BYTES;
 /// Columns of one byte dot product.
 const STEP: usize = 4;
+
+/// Most panels that a tile spans on any instruction set.
+pub(super) const TILE_PANELS_MAX: usize = 3;
 
 /// What becomes of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,76 +73,130 @@ dispatch! {
 
 #[inline(always)]
 unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels: Range<usize>, out: &Output<'_>, epilogue: Epilogue) {
-    let (tokens, blocks) = (x.rows(), weights.columns / BLOCK);
-    for panel in panels {
-        let first_block = panel * blocks;
-        // SAFETY: `matmul` asserted that the panel is inside values and scales.
-        let (values, scales) = unsafe {
-            (weights.values.as_ptr().add(first_block * BLOCK_BYTES), weights.scales.as_ptr().cast::<u16>().add(first_block * PANEL_ROWS))
-        };
-        let rows = panel * PANEL_ROWS..weights.rows.min((panel + 1) * PANEL_ROWS);
-        let mut token = 0;
-        macro_rules! tiles {
-            ($($size:literal)*) => {$(
-                while tokens - token >= $size {
-                    // SAFETY: `$size` tokens from `token` on are inside the activations and the output.
-                    unsafe {
-                        let products = if token == 0 {
-                            tile::<L, $size, true>(values, scales, x, token, blocks)
-                        } else {
-                            tile::<L, $size, false>(values, scales, x, token, blocks)
-                        };
-                        write::<L, $size>(products, out, token, rows.clone(), epilogue);
-                    }
-                    token += $size;
-                }
-            )*};
+    let mut panel = panels.start;
+    // SAFETY (all calls): `matmul` asserted that all panels are inside values and scales; it passes the rest on.
+    unsafe {
+        if L::TILE_PANELS == TILE_PANELS_MAX && x.rows() > 1 {
+            while panels.end - panel >= TILE_PANELS_MAX {
+                panel_group::<L, TILE_PANELS_MAX>(weights, x, panel, out, epilogue);
+                panel += TILE_PANELS_MAX;
+            }
         }
-        tiles!(8 4 2 1);
+        if L::TILE_PANELS >= 2 && x.rows() > 1 {
+            while panels.end - panel >= 2 {
+                panel_group::<L, 2>(weights, x, panel, out, epilogue);
+                panel += 2;
+            }
+        }
+        while panel < panels.end {
+            panel_group::<L, 1>(weights, x, panel, out, epilogue);
+            panel += 1;
+        }
     }
 }
 
-/// The products of one panel and `T` tokens. `FETCH` asks for weights ahead: on the first pass over a panel they come from memory,
-/// and the processor looks ahead less far the more tokens it computes for each.
+/// All tokens' products with `P` panels from `panel` on.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const T: usize, const FETCH: bool>(
+unsafe fn panel_group<L: Lanes, const P: usize>(weights: Panels<'_>, x: &Activations, panel: usize, out: &Output<'_>, epilogue: Epilogue) {
+    let (tokens, blocks) = (x.rows(), weights.columns / BLOCK);
+    // SAFETY: the caller promises that the panels are inside values and scales.
+    let (values, scales) = unsafe {
+        let first_block = panel * blocks;
+        (weights.values.as_ptr().add(first_block * BLOCK_BYTES), weights.scales.as_ptr().cast::<u16>().add(first_block * PANEL_ROWS))
+    };
+    let mut token = 0;
+    macro_rules! tiles {
+        ($($size:literal)*) => {$(
+            while tokens - token >= $size {
+                // SAFETY: `$size` tokens from `token` on are inside the activations and the output.
+                unsafe {
+                    let products = if token == 0 {
+                        tile::<L, P, $size, true>(values, scales, x, token, blocks)
+                    } else {
+                        tile::<L, P, $size, false>(values, scales, x, token, blocks)
+                    };
+                    for p in 0..P {
+                        let first = (panel + p) * PANEL_ROWS;
+                        write::<L, $size>(&products[p], out, token, first..weights.rows.min(first + PANEL_ROWS), epilogue);
+                    }
+                }
+                token += $size;
+            }
+        )*};
+    }
+    if P * 8 <= L::TILE_PRODUCTS {
+        tiles!(8);
+    }
+    if P * 6 <= L::TILE_PRODUCTS {
+        tiles!(6);
+    }
+    if P * 4 <= L::TILE_PRODUCTS {
+        tiles!(4);
+    }
+    if P * 3 <= L::TILE_PRODUCTS {
+        tiles!(3);
+    }
+    tiles!(2 1);
+}
+
+/// The products of `P` panels and `T` tokens: each vector of weights serves `T` tokens, each activation `P` panels. `FETCH` asks for weights
+/// ahead: on the first pass over a panel they come from memory, and the processor looks ahead less far the more it computes for each.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const P: usize, const T: usize, const FETCH: bool>(
     values: *const u8,
     scales: *const u16,
     x: &Activations,
     token: usize,
     blocks: usize,
-) -> [L::V; T] {
+) -> [[L::V; T]; P] {
     // SAFETY (all blocks): `matmul` checked the bounds; every index below is inside them.
     unsafe {
         let columns = blocks * BLOCK;
-        let quantized: [*const i8; T] = std::array::from_fn(|t| x.values.as_ptr().add((token + t) * columns));
-        let factors: [*const f32; T] = std::array::from_fn(|t| x.scales.as_ptr().add((token + t) * blocks));
-        let corrections: [*const i32; T] = std::array::from_fn(|t| x.corrections.as_ptr().add((token + t) * blocks));
+        let quantized = x.values.as_ptr().add(token * columns);
+        let factors = x.scales.as_ptr().add(token * blocks);
+        let corrections = x.corrections.as_ptr().add(token * blocks);
 
-        let mut total = [L::zero(); T];
+        let mut total = [[L::zero(); T]; P];
         let mut first = 0;
         while first < blocks {
             let end = blocks.min(first + SEGMENT_BLOCKS);
-            let mut acc = [L::zero(); T];
+            let mut acc = [[L::zero(); T]; P];
             for block in first..end {
-                let mut sums: [L::Sum; T] = std::array::from_fn(|t| L::start(*corrections[t].add(block)));
-                for step in 0..BLOCK / STEP {
-                    let place = values.add(block * BLOCK_BYTES + step * STEP * PANEL_ROWS);
-                    if FETCH {
-                        L::prefetch(place.wrapping_add(FETCH_BYTES));
-                    }
-                    let four = L::weights(place);
-                    for (sum, q) in sums.iter_mut().zip(quantized) {
-                        *sum = L::dot4(*sum, four, q.add(block * BLOCK + step * STEP));
+                let mut sums = [[L::start(0); T]; P];
+                for t in 0..T {
+                    let start = L::start(*corrections.add(t * blocks + block));
+                    for p in 0..P {
+                        sums[p][t] = start;
                     }
                 }
-                let scale = L::load_f16(scales.add(block * PANEL_ROWS));
-                for t in 0..T {
-                    acc[t] = L::fma(L::mul(scale, L::splat(*factors[t].add(block))), L::to_f32(sums[t]), acc[t]);
+                for step in 0..BLOCK / STEP {
+                    let mut four = [L::weights(values); P];
+                    for p in 0..P {
+                        let place = values.add((p * blocks + block) * BLOCK_BYTES + step * STEP * PANEL_ROWS);
+                        if FETCH {
+                            L::prefetch(place.wrapping_add(FETCH_BYTES));
+                        }
+                        four[p] = L::weights(place);
+                    }
+                    for t in 0..T {
+                        let activations = L::activations(quantized.add(t * columns + block * BLOCK + step * STEP));
+                        for p in 0..P {
+                            sums[p][t] = L::dot4(sums[p][t], four[p], activations);
+                        }
+                    }
+                }
+                for p in 0..P {
+                    let scale = L::load_f16(scales.add((p * blocks + block) * PANEL_ROWS));
+                    for t in 0..T {
+                        let factor = L::mul(scale, L::splat(*factors.add(t * blocks + block)));
+                        acc[p][t] = L::fma(factor, L::to_f32(sums[p][t]), acc[p][t]);
+                    }
                 }
             }
-            for t in 0..T {
-                total[t] = L::add(total[t], acc[t]);
+            for p in 0..P {
+                for t in 0..T {
+                    total[p][t] = L::add(total[p][t], acc[p][t]);
+                }
             }
             first = end;
         }
@@ -148,26 +206,41 @@ unsafe fn tile<L: Lanes, const T: usize, const FETCH: bool>(
 
 /// Stores the rows of one panel for `T` tokens.
 #[inline(always)]
-unsafe fn write<L: Lanes, const T: usize>(products: [L::V; T], out: &Output<'_>, token: usize, rows: Range<usize>, epilogue: Epilogue) {
-    for (t, product) in products.into_iter().enumerate() {
+unsafe fn write<L: Lanes, const T: usize>(products: &[L::V; T], out: &Output<'_>, token: usize, rows: Range<usize>, epilogue: Epilogue) {
+    for t in 0..T {
         let mut lanes = [0.0f32; LANES];
         // SAFETY: the array has 16 elements. Token and rows are inside the output, by `matmul`'s assertions; nobody else has these
         // columns, by its callers' promise.
         let places = unsafe {
-            L::store(lanes.as_mut_ptr(), product);
+            L::store(lanes.as_mut_ptr(), products[t]);
             std::slice::from_raw_parts_mut(out.start.add((token + t) * out.width + rows.start), rows.len())
-        };
-        let place_one = |(place, product): (&mut f32, f32)| {
-            *place = match epilogue {
-                Epilogue::Store => product,
-                Epilogue::Add => *place + product,
-                Epilogue::Gate => silu(*place) * product,
-            };
         };
         // Whole panels have a length that the compiler knows.
         match <&mut [f32; LANES]>::try_from(&mut *places) {
-            Ok(places) => places.iter_mut().zip(lanes).for_each(place_one),
-            Err(_) => places.iter_mut().zip(lanes).for_each(place_one),
+            Ok(places) => finish(places, &lanes, epilogue),
+            Err(_) => finish(places, &lanes, epilogue),
+        }
+    }
+}
+
+/// A loop without a closure: what a closure computes is not compiled for the caller's instruction set unless it happens to be inlined.
+#[inline(always)]
+fn finish(places: &mut [f32], products: &[f32; LANES], epilogue: Epilogue) {
+    match epilogue {
+        Epilogue::Store => {
+            for i in 0..places.len() {
+                places[i] = products[i];
+            }
+        }
+        Epilogue::Add => {
+            for i in 0..places.len() {
+                places[i] += products[i];
+            }
+        }
+        Epilogue::Gate => {
+            for i in 0..places.len() {
+                places[i] = silu(places[i]) * products[i];
+            }
         }
     }
 }

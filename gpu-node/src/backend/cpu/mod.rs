@@ -18,18 +18,18 @@ use std::sync::Mutex;
 use alloy::primitives::B256;
 
 use activations::{ActivationRow, Activations};
-use attention::{Reach, Stored};
+use attention::{Query, Reach, Stored};
 pub use bandwidth::read_gb_per_s;
 pub(crate) use exps::weights;
 pub use lanes::Isa;
 pub(crate) use math::exp;
-use matmul::{Epilogue, Output};
+use matmul::{Epilogue, Output, TILE_PANELS_MAX};
 pub use pool::Pool;
 pub use rows::Rope;
 use rows::Turn;
 pub use team::Team;
 
-use super::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
+use super::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row};
 use crate::model::PanelMatrix;
 use crate::model::panels::{BLOCK, PANEL_ROWS};
 use crate::proof::position_digest;
@@ -169,12 +169,22 @@ fn each<T: Send>(team: &mut Team, parallel_from: usize, items: impl ExactSizeIte
     });
 }
 
-/// Ranges of panels as tasks, about equal, none across two jobs.
+/// Ranges of panels as tasks, about equal, of whole tiles where there are any, none across two jobs.
 fn split(sizes: &[usize], threads: usize) -> Vec<(usize, Range<usize>)> {
     let all: usize = sizes.iter().sum();
-    let size = all.div_ceil(threads * TASKS_PER_THREAD).max(1);
+    let size = all.div_ceil(threads * TASKS_PER_THREAD).max(1).next_multiple_of(TILE_PANELS_MAX);
     let of_job = |(job, &panels): (usize, &usize)| (0..panels).step_by(size).map(move |first| (job, first..panels.min(first + size)));
     sizes.iter().enumerate().flat_map(of_job).collect()
+}
+
+/// Ranges of at most `most` rows of one sequence each.
+fn tiles_of_rows(rows: &[Row], most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let sequence = rows.get(start)?.sequence;
+        let end = start + rows[start..].iter().take(most).take_while(|row| row.sequence == sequence).count();
+        Some(std::mem::replace(&mut start, end)..end)
+    })
 }
 
 impl Backend for CpuBackend {
@@ -271,13 +281,15 @@ impl Backend for CpuBackend {
         let (x, out) = (&self.quantized, Output::new(&mut out.data, width));
         let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], self.team.threads());
         self.team.run(tasks.len(), &|task| {
-            // A panel's gate is still in the first-level cache when its product with `up` is formed.
-            for panel in tasks[task].1.clone() {
+            // A tile's gates are still in the first-level cache when their products with `up` are formed.
+            let (_, all) = &tasks[task];
+            for first in all.clone().step_by(TILE_PANELS_MAX) {
+                let panels = first..all.end.min(first + TILE_PANELS_MAX);
                 // SAFETY: tasks have disjoint panels, so disjoint columns of the output; `isa` was detected.
                 #[allow(unsafe_code)]
                 unsafe {
-                    matmul::matmul(isa, gate.panels(), x, panel..panel + 1, &out, Epilogue::Store);
-                    matmul::matmul(isa, up.panels(), x, panel..panel + 1, &out, Epilogue::Gate);
+                    matmul::matmul(isa, gate.panels(), x, panels.clone(), &out, Epilogue::Store);
+                    matmul::matmul(isa, up.panels(), x, panels, &out, Epilogue::Gate);
                 }
             }
         });
@@ -297,19 +309,30 @@ impl Backend for CpuBackend {
 
         let (isa, pool) = (self.isa, &*pool);
         out.set_rows(placement.rows.len());
-        let group = shape.heads / shape.kv_heads * shape.head_dim;
-        let work = qkv.q.data.chunks(group).zip(out.data.chunks_mut(group)).enumerate();
-        // One unit is a row and a key/value head with all its query heads; units of one row cost the same.
-        each(&mut self.team, 2, work, &|(unit, (q, out))| {
-            let (row, kv_head) = (placement.rows[unit / shape.kv_heads], unit % shape.kv_heads);
-            let table = placement.tables[row.sequence];
-            let stored = Stored { pool, table, layer, kv_head };
-            let length = row.position + 1;
-            let reach = Reach { first: shape.window.map_or(0, |window| length.saturating_sub(window)), length };
+        let group_heads = shape.heads / shape.kv_heads;
+        let group = group_heads * shape.head_dim;
+        let mut units: Vec<_> = qkv.q.data.chunks(group).zip(out.data.chunks_mut(group)).map(Some).collect();
+        // One task is a key/value head and a few rows of one sequence, with all query heads: they read the same pages.
+        let mut tasks: Vec<(Stored<'_>, Vec<Query<'_>>)> = Vec::new();
+        for rows in tiles_of_rows(placement.rows, attention::rows_of_tile(group_heads)) {
+            let table = placement.tables[placement.rows[rows.start].sequence];
+            for kv_head in 0..shape.kv_heads {
+                let mut queries = Vec::with_capacity(rows.len() * group_heads);
+                for row in rows.clone() {
+                    let length = placement.rows[row].position + 1;
+                    let reach = Reach { first: shape.window.map_or(0, |window| length.saturating_sub(window)), length };
+                    let Some((q, out)) = units[row * shape.kv_heads + kv_head].take() else { continue };
+                    let heads = q.chunks(shape.head_dim).zip(out.chunks_mut(shape.head_dim));
+                    queries.extend(heads.map(|(q, out)| Query { q, out, reach }));
+                }
+                tasks.push((Stored { pool, table, layer, kv_head }, queries));
+            }
+        }
+        each(&mut self.team, 2, tasks.into_iter(), &|(stored, mut queries)| {
             // SAFETY: `isa` was detected.
             #[allow(unsafe_code)]
             unsafe {
-                attention::attend(isa, q, shape.head_dim, reach, stored, out);
+                attention::attend(isa, shape.head_dim, stored, &mut queries);
             }
         });
     }

@@ -16,7 +16,7 @@ pub struct Rope {
 
 impl Rope {
     /// Angles `position · frequency`. Powers, cosines and sines are those of the `libm` crate, the same bits on every machine.
-    pub(super) fn new(shape: RopeShape, positions: usize) -> Result<Self, BackendError> {
+    pub(crate) fn new(shape: RopeShape, positions: usize) -> Result<Self, BackendError> {
         let half = shape.head_dim / 2;
         let frequencies: Vec<f64> = (0..half).map(|pair| frequency(shape, pair)).collect();
         let (mut cos, mut sin) = (super::reserved(half * positions)?, super::reserved(half * positions)?);
@@ -28,6 +28,11 @@ impl Rope {
             }
         }
         Ok(Self { cos, sin, half })
+    }
+
+    /// Cosines and sines, `[positions × head_dim / 2]`.
+    pub(crate) fn tables(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
     }
 
     pub(super) fn at(&self, position: usize) -> Angles<'_> {

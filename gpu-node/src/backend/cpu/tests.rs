@@ -97,6 +97,20 @@ fn products_are_the_documented_sums() {
     }
 }
 
+/// Every edge of every tile: what is left over of panels, of their rows and of tokens.
+#[test]
+fn tiles_of_any_size_give_the_bits_of_single_products() {
+    for (rows, columns) in [(1, 32), (16, 32), (17, 64), (31, 544), (48, 96), (49, 512), (80, 64), (97, 32)] {
+        let (weight, exact) = matrix(rows, columns, 5);
+        let x = noise(9 * columns, 6);
+        let expected: Vec<f32> = x.chunks(columns).flat_map(|token| reference(&weight, &exact, token)).collect();
+        for (isa, tokens) in Isa::available().into_iter().flat_map(|isa| (1..=9).map(move |tokens| (isa, tokens))) {
+            let found = projected(isa, 1, &weight, &x[..tokens * columns]);
+            assert_eq!(bits(&found), bits(&expected[..tokens * rows]), "{isa:?}, {rows} rows, {tokens} tokens");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]

@@ -11,6 +11,9 @@ use wire::node::PROTOCOL;
 use wire::{Address, OperatorId};
 
 use super::Check;
+use crate::backend::BackendKind;
+use crate::backend::cuda::device::Device as _;
+use crate::backend::cuda::driver::{CudaDevice, NoDevice};
 use crate::config::{Config, ModelConfig};
 use crate::link::outbox::{Outbox, OutboxError};
 use crate::link::{LinkTimings, MeterUrl, greet};
@@ -53,6 +56,7 @@ pub(super) async fn all(config_path: &Path, full: bool) -> Vec<Check> {
     for model in &config.models {
         checks.push(weights(model, full));
     }
+    checks.push(device(&config));
     checks.push(memory(&config, Memory::now()));
     for url in &config.meters {
         meter(url, deployment.as_ref(), &mut checks).await;
@@ -152,6 +156,28 @@ fn weights(model: &ModelConfig, full: bool) -> Check {
     match verified {
         Ok(manifest) => Check::pass(id, title, manifest.model_root, "digests as in the manifest"),
         Err(error) => Check::fail(id, title, error, "digests as in the manifest", remedy),
+    }
+}
+
+fn device(config: &Config) -> Check {
+    let (id, title) = ("device", "device that computes");
+    let required = format!("`backend.device` is {}", config.backend.device);
+    let card = match CudaDevice::open(config.backend.card) {
+        Ok(device) => device.facts().name.clone(),
+        Err(error) if config.backend.device == BackendKind::Cuda => {
+            return Check::fail(id, title, error, required, "mend the card, or set `device = \"auto\"` in `[backend]`");
+        }
+        Err(NoDevice::NoDriver) => return Check::pass(id, title, "processor; no NVIDIA driver", required).into_info(),
+        Err(error) => {
+            let actual = format!("processor: {error}");
+            let remedy = "mend the card, or set `device = \"cpu\"` in `[backend]` if the processor is meant";
+            let check = Check::fail(id, title, actual, required, remedy).into_warning();
+            return if config.backend.device == BackendKind::Cpu { check.into_info() } else { check };
+        }
+    };
+    match config.backend.device {
+        BackendKind::Cpu => Check::pass(id, title, format!("processor, though there is {card}"), required).into_info(),
+        BackendKind::Auto | BackendKind::Cuda => Check::pass(id, title, card, required),
     }
 }
 

@@ -1,10 +1,14 @@
 //! Sixteen lanes on each instruction set. Every function gives the same bits on all of them.
 #![allow(unsafe_code)] // Vector intrinsics; the rule for callers stands at the trait.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{Neon, NeonDot};
 pub(super) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, AvxVnni};
@@ -24,6 +28,11 @@ pub enum Isa {
     /// AVX-512 with the byte dot product.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with the byte dot product.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
 impl Isa {
@@ -39,6 +48,13 @@ impl Isa {
                 out.push(Self::AvxVnni);
             }
             out.push(Self::Avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                out.push(Self::NeonDot);
+            }
+            out.push(Self::Neon);
         }
         out.push(Self::Scalar);
         out
@@ -57,6 +73,10 @@ impl Isa {
             Self::AvxVnni => "AVX-VNNI",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "AVX-512 VNNI",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "NEON",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "NEON dot product",
         }
     }
 }
@@ -70,6 +90,15 @@ pub(super) trait Lanes {
     type V: Copy;
     type Sum: Copy;
     type Weights: Copy;
+    /// Four activations, in every lane.
+    type Activations: Copy;
+
+    /// Panels that a tile of products spans.
+    const TILE_PANELS: usize;
+    /// Most products (panels × tokens) of a tile: what the registers hold.
+    const TILE_PRODUCTS: usize;
+    /// Vectors that are summed side by side in attention.
+    const SUMS: usize;
 
     /// Asks for the cache line at `p`, which may be any address. A hint; no access.
     unsafe fn prefetch(p: *const u8);
@@ -90,8 +119,10 @@ pub(super) trait Lanes {
     unsafe fn weights(p: *const u8) -> Self::Weights;
     /// What [`Lanes::dot4`] starts from, so that it ends at Σ q·x; `correction` is −128 · Σ x of the block.
     unsafe fn start(correction: i32) -> Self::Sum;
-    /// Adds to each lane the products of its four weights and the four activations at `x`. Exact.
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum;
+    /// Four activations from `x` on.
+    unsafe fn activations(x: *const i8) -> Self::Activations;
+    /// Adds to each lane the products of its four weights and the four activations. Exact.
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum;
     /// Exact: block sums are below 2²⁴.
     unsafe fn to_f32(sum: Self::Sum) -> Self::V;
 }

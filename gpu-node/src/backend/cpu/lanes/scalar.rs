@@ -11,6 +11,11 @@ impl Lanes for Scalar {
     type V = [f32; LANES];
     type Sum = [i32; LANES];
     type Weights = [[u8; 4]; LANES];
+    type Activations = [i8; 4];
+
+    const TILE_PANELS: usize = 1;
+    const TILE_PRODUCTS: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
@@ -65,9 +70,12 @@ impl Lanes for Scalar {
         [0; LANES]
     }
     #[inline(always)]
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum {
+    unsafe fn activations(x: *const i8) -> Self::Activations {
         // SAFETY: 4 elements are readable, by the trait's rule.
-        let x = unsafe { x.cast::<[i8; 4]>().read_unaligned() };
+        unsafe { x.cast::<[i8; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum {
         std::array::from_fn(|i| {
             let products = weights[i].iter().zip(x).map(|(w, x)| i32::from((w ^ OFFSET).cast_signed()) * i32::from(x));
             sum[i] + products.sum::<i32>()

@@ -19,6 +19,7 @@ macro_rules! eight_lanes_twice {
         type V = Pair;
         type Sum = IntPair;
         type Weights = IntPair;
+        type Activations = __m256i;
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
@@ -74,6 +75,10 @@ macro_rules! eight_lanes_twice {
         unsafe fn weights(p: *const u8) -> Self::Weights {
             unsafe { (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())) }
         }
+        #[inline(always)]
+        unsafe fn activations(x: *const i8) -> Self::Activations {
+            unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+        }
     };
 }
 
@@ -81,16 +86,17 @@ macro_rules! eight_lanes_twice {
 impl Lanes for Avx2 {
     eight_lanes_twice!();
 
+    const TILE_PANELS: usize = 1;
+    const TILE_PRODUCTS: usize = 4;
+    const SUMS: usize = 6;
+
     #[inline(always)]
     unsafe fn start(_correction: i32) -> Self::Sum {
         unsafe { (_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
     #[inline(always)]
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum {
-        unsafe {
-            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-            (add_dot4(sum.0, weights.0, x), add_dot4(sum.1, weights.1, x))
-        }
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum {
+        unsafe { (add_dot4(sum.0, weights.0, x), add_dot4(sum.1, weights.1, x)) }
     }
 }
 
@@ -107,16 +113,17 @@ unsafe fn add_dot4(sum: __m256i, stored: __m256i, x: __m256i) -> __m256i {
 impl Lanes for AvxVnni {
     eight_lanes_twice!();
 
+    const TILE_PANELS: usize = 1;
+    const TILE_PRODUCTS: usize = 6;
+    const SUMS: usize = 6;
+
     #[inline(always)]
     unsafe fn start(correction: i32) -> Self::Sum {
         unsafe { (_mm256_set1_epi32(correction), _mm256_set1_epi32(correction)) }
     }
     #[inline(always)]
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum {
-        unsafe {
-            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-            (_mm256_dpbusd_avx_epi32(sum.0, weights.0, x), _mm256_dpbusd_avx_epi32(sum.1, weights.1, x))
-        }
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum {
+        unsafe { (_mm256_dpbusd_avx_epi32(sum.0, weights.0, x), _mm256_dpbusd_avx_epi32(sum.1, weights.1, x)) }
     }
 }
 
@@ -124,6 +131,11 @@ impl Lanes for Avx512 {
     type V = __m512;
     type Sum = __m512i;
     type Weights = __m512i;
+    type Activations = __m512i;
+
+    const TILE_PANELS: usize = 3;
+    const TILE_PRODUCTS: usize = 12;
+    const SUMS: usize = 24;
 
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
@@ -174,8 +186,12 @@ impl Lanes for Avx512 {
         unsafe { _mm512_set1_epi32(correction) }
     }
     #[inline(always)]
-    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: *const i8) -> Self::Sum {
-        unsafe { _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
+    unsafe fn activations(x: *const i8) -> Self::Activations {
+        unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn dot4(sum: Self::Sum, weights: Self::Weights, x: Self::Activations) -> Self::Sum {
+        unsafe { _mm512_dpbusd_epi32(sum, weights, x) }
     }
     #[inline(always)]
     unsafe fn to_f32(sum: Self::Sum) -> Self::V {
