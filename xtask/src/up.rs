@@ -113,8 +113,6 @@ fn page_url(network: &Network) -> String {
 fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Path) -> Result<()> {
     let key = secret::read(&depositor.api_key_file)?;
     let base = network.facts().meter_url();
-    // Passkeys are bound to a name, and an IP address is none.
-    let page = base.replacen("127.0.0.1", "localhost", 1);
     println!(
         r#"
 The network is up. Everything below works as pasted.
