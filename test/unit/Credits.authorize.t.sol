@@ -164,6 +164,16 @@ contract AuthorizeTest is Base {
 
     // Effects
 
+    function test_ValidUntilReachesItsBounds() public {
+        auth.validUntil = _now() + 1;
+        vault.authorize(auth, _signAuthorization(aliceKey, auth));
+        assertEq(_view(1).settleDeadline, _now() + 1 + EXIT_DELAY, "the earliest");
+        auth.nonce += 1;
+        auth.validUntil = type(uint40).max - EXIT_DELAY;
+        vault.authorize(auth, _signAuthorization(aliceKey, auth));
+        assertEq(_view(1).settleDeadline, type(uint40).max, "the latest");
+    }
+
     function test_PutsTheAuthorizationInForce() public {
         vm.expectEmit(true, true, true, true, address(vault));
         emit IParalleliXAICredits.Authorized(

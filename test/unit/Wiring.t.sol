@@ -71,6 +71,17 @@ contract ConstructorsTest is Base {
         System.vault(token, address(0), EXIT_DELAY, VELOCITY_WINDOW);
     }
 
+    function test_EveryParameterReachesItsBounds() public {
+        Vault shortest = System.vault(address(prlx), owner, 1, 1);
+        assertEq(shortest.exitDelay(), 1, "shortest exitDelay");
+        assertEq(shortest.velocityWindow(), 1, "shortest velocityWindow");
+        Vault longest = System.vault(address(prlx), owner, 24 hours, 1 hours);
+        assertEq(longest.exitDelay(), 24 hours, "longest exitDelay");
+        assertEq(longest.velocityWindow(), 1 hours, "longest velocityWindow");
+        Settlement dearest = System.settlement(vault, registry, owner, settler, guardian, 3_000);
+        assertEq(dearest.feeBps(), 3_000, "highest feeBps");
+    }
+
     function test_RevertWhen_SettlementOrRegistryParametersAreWrong() public {
         vm.expectRevert(IParalleliXSettlement.ZeroAddress.selector);
         System.settlement(vault, Registry(address(0)), owner, settler, guardian, 0);
