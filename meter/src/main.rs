@@ -16,8 +16,9 @@ use daemon::admin::{self, Readiness};
 use daemon::clock::{SharedClock, SystemClock};
 use daemon::keystore::{self, KeyCommand};
 use daemon::{CancellationToken, logs, shutdown};
+use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
-use meter::chain::{Depth, Mirror, MirrorSettings, MirrorStatus};
+use meter::chain::{ChainProxy, Depth, Mirror, MirrorSettings, MirrorStatus};
 use meter::config::{Config, RATE_BPS_MAX};
 use meter::identity::{Identity, Neighbours, RpcContractWallets};
 use meter::ledger::{InstanceId, Ledger, LedgerSettings};
@@ -163,6 +164,7 @@ async fn assemble(
     readiness: Readiness,
     clock: SharedClock,
 ) -> Result<ApiState> {
+    let page_chain = ChainProxy::new(&config.rpc_url()?, &deployment)?;
     let chain: DynProvider = ProviderBuilder::new().connect_http(config.rpc_url()?.parse().context("`chain.rpc_url` is no URL")?).erased();
     let neighbours =
         Neighbours { accounts: Some(Arc::new(ledger.clone())), contract_wallets: Some(Arc::new(RpcContractWallets::new(chain))) };
@@ -179,7 +181,8 @@ async fn assemble(
     });
     let keepers: BTreeSet<_> = config.network.keepers.iter().copied().collect();
     let rendering = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
-    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering })
+    let pool = PoolFeed::new(config.limits.readers_max);
+    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering, pool, chain: page_chain })
 }
 
 /// Key and models: both take seconds of one processor, so off the runtime's threads.

@@ -11,7 +11,7 @@ use crate::{AccountId, ModelRate, OperatorId};
 pub use crate::params::{AnswerFormat, LOGIT_BIASES_MAX, ParamsError, SCHEMA_BYTES_MAX, SamplingParams, TOP_LOGPROBS_MAX};
 
 /// Version of these messages; both sides must name the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// WebSocket sub-protocol of the link.
 pub const SUBPROTOCOL: &str = "parallelix.node.1";
 /// Path of the link on the meter.
@@ -312,6 +312,10 @@ pub struct NodeStatus {
     pub prefill_tokens_per_s: f32,
     /// Of the KV cache and weights.
     pub memory_used_bytes: u64,
+    /// Share of the last seconds in which an engine computed, 0 to 100; of several engines the busiest one's.
+    pub utilization_percent: f32,
+    /// Most multiplications and additions of model weights in any second of work so far, in 10^12; 0 before any.
+    pub tflops: f32,
     /// Takes no new jobs.
     pub draining: bool,
     /// Why a device of the node computes nothing any more; it drains then.

@@ -12,6 +12,8 @@ pub mod prove; // `cargo xtask prove`
 pub mod suite; // `cargo xtask test`
 pub mod up; // `cargo xtask up`
 
+pub mod page; // built, and tried in a browser
+
 pub mod once; // one prompt through the eight rooms
 
 pub mod network; // processes, keys, configs, depositors

@@ -7,6 +7,7 @@ use xtask::bench::{self, Bench};
 use xtask::deep;
 use xtask::kernels;
 use xtask::mutate;
+use xtask::page;
 use xtask::prove;
 use xtask::stop::Stop;
 use xtask::suite::{self, Step};
@@ -22,6 +23,7 @@ use xtask::workspace::Workspace;
   cargo xtask up --once \"Why is the sky blue?\" # one prompt, all eight steps to the payout, then stop
   cargo xtask test                            # every check, on SQLite and on PostgreSQL
   cargo xtask test --only contracts           # one step of it
+  cargo xtask test --only page -- deposit     # the page's specs with that in their names, in a real browser
   cargo xtask bench engine                    # tokens per second on this machine"
 )]
 struct Cli {
@@ -43,11 +45,16 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Build the page into web/dist, which the meter embeds when it is compiled
+    Web,
     /// Run every check; the last line is `N passed, N failed`
     Test {
         /// Only this step
         #[arg(long, value_enum, value_name = "STEP")]
         only: Option<Step>,
+        /// Of the step `page`, only the specs whose file names contain one of these
+        #[arg(last = true, value_name = "SPEC", requires = "only")]
+        specs: Vec<String>,
     },
     /// Compile the CUDA kernels for every architecture, without a GPU, into `.parallelix/kernels`; a release build embeds them
     Kernels,
@@ -97,7 +104,8 @@ fn main() -> ExitCode {
     let workspace = Workspace::here();
     let result = Stop::on_signals().and_then(|stop| match command {
         Command::Up { fresh, once, release } => up::run(&workspace, &Wish { fresh, once, release }, &stop).map(|()| true),
-        Command::Test { only } => suite::run(&workspace, only, &stop),
+        Command::Web => page::build::ready(&workspace, &stop, &mut |line| println!("{line}")).map(|()| true),
+        Command::Test { only, specs } => suite::run(&workspace, only, &specs, &stop),
         Command::Kernels => kernels::run(&workspace, &stop, &mut |line| println!("{line}")).map(|(compiled, faults)| {
             faults.iter().for_each(|fault| eprintln!("{fault}"));
             println!("{compiled} pieces of machine code in {}", kernels::folder(&workspace).display());

@@ -13,6 +13,7 @@ use crate::network::depositor::{Depositor, Terms};
 use crate::network::plan::Plan;
 use crate::network::{Network, Parts, watch};
 use crate::once::{self, Timings};
+use crate::page;
 use crate::secret;
 use crate::stop::Stop;
 use crate::tools::Tools;
@@ -66,6 +67,7 @@ fn serve(workspace: &Workspace, network: &mut Network, wish: &Wish, stop: &Stop,
 /// Everything that a network is made of; installs, compiles and imports what is missing.
 pub fn parts(workspace: &Workspace, release: bool, stop: &Stop, say: &mut dyn FnMut(&str)) -> Result<Parts> {
     let tools = Tools::ready(workspace, stop, say)?;
+    page::build::ready(workspace, stop, say)?;
     say("compiling meter, keeper and gpu-node");
     let binaries = Binaries::only(workspace, &PROCESSES, release, stop)?;
     let model = model::ready(workspace, &binaries.gpu_node, stop)?;
@@ -83,7 +85,7 @@ fn write_network_file(workspace: &Workspace, network: &Network, depositor: &Depo
         .collect();
     let deployment = &network.deployment;
     let file = json!({
-        "pageUrl": format!("{base}/"),
+        "pageUrl": page_url(network),
         "apiBaseUrl": format!("{base}/v1"),
         "rpcUrl": network.chain.rpc_url(),
         "chainId": deployment.chain_id,
@@ -103,6 +105,11 @@ fn write_network_file(workspace: &Workspace, network: &Network, depositor: &Depo
     Ok(path)
 }
 
+/// By name and not by number: a passkey belongs to a domain.
+fn page_url(network: &Network) -> String {
+    format!("http://localhost:{}/", network.ports.meter)
+}
+
 fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Path) -> Result<()> {
     let key = secret::read(&depositor.api_key_file)?;
     let base = network.facts().meter_url();
@@ -110,7 +117,7 @@ fn print_welcome(network: &Network, depositor: &Depositor, file: &std::path::Pat
         r#"
 The network is up. Everything below works as pasted.
 
-  chat page      {base}/#key={key}
+  chat page      {page}#key={key}
   API base       {base}/v1
   demo API key   {key}
   chain          {rpc}
@@ -132,6 +139,7 @@ PY
 
 Ctrl-C stops everything; the next `cargo xtask up` goes on from here, `cargo xtask up --fresh` starts over.
 "#,
+        page = page_url(network),
         rpc = network.chain.rpc_url(),
         file = file.display(),
         logs = network.plan.dir.join("logs").display(),

@@ -137,6 +137,11 @@ impl<B: Backend> Decoder<B> {
         self.backend.prepare(pool, page)
     }
 
+    /// Multiplications and additions of weights for one token.
+    pub fn operations_per_token(&self) -> u64 {
+        self.config.operations_per_token()
+    }
+
     pub fn dim(&self) -> usize {
         self.config.dim
     }

@@ -1,6 +1,6 @@
 //! Load and measured speed of an engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Work older than this counts half in the measured speed.
 const HALF_LIFE: Duration = Duration::from_secs(5);
@@ -24,6 +24,10 @@ pub struct EngineLoad {
     pub kv_budget_bytes: usize,
     /// Weights and held KV pages.
     pub memory_used_bytes: usize,
+    /// Share of the last seconds in which the engine's thread computed, 0 to 100.
+    pub utilization_percent: f32,
+    /// Most multiplications and additions of weights per second in any step so far, in 10^12; 0 before any.
+    pub tflops: f32,
 }
 
 /// Tokens over seconds of work, the recent ones counting more. Idle time does not count.
@@ -45,9 +49,62 @@ impl Rate {
     }
 }
 
+/// Share of time at work, the last seconds counting more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Busy {
+    works: bool,
+    since: Instant,
+    busy_s: f64,
+    all_s: f64,
+}
+
+impl Busy {
+    /// Idle from `now` on.
+    pub(super) fn idle(now: Instant) -> Self {
+        Self { works: false, since: now, busy_s: 0.0, all_s: 0.0 }
+    }
+
+    /// Work begins or ends; again: the same.
+    pub(super) fn set(&mut self, works: bool, now: Instant) {
+        self.advance(now);
+        self.works = works;
+    }
+
+    /// 0 to 100.
+    pub(super) fn percent(&mut self, now: Instant) -> f32 {
+        self.advance(now);
+        if self.all_s > 0.0 { (100.0 * self.busy_s / self.all_s) as f32 } else { 0.0 }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let passed_s = now.saturating_duration_since(self.since).as_secs_f64();
+        let keep = 0.5f64.powf(passed_s / HALF_LIFE.as_secs_f64());
+        self.busy_s = self.busy_s * keep + if self.works { passed_s } else { 0.0 };
+        self.all_s = self.all_s * keep + passed_s;
+        self.since = now;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn utilisation_is_the_share_of_time_at_work() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut busy = Busy::idle(start);
+        assert_eq!(busy.percent(at(0)), 0.0);
+        for second in 0..60 {
+            busy.set(second % 2 == 0, at(second));
+        }
+        let half = busy.percent(at(60));
+        assert!((45.0..=55.0).contains(&half), "{half}");
+        busy.set(true, at(60));
+        assert!(busy.percent(at(120)) > 99.0);
+        busy.set(false, at(120));
+        assert!(busy.percent(at(180)) < 1.0);
+    }
 
     #[test]
     fn recent_work_outweighs_old_work() {

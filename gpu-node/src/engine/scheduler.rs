@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wire::node::FinishReason;
 
 use super::forward::StepOutput;
-use super::measure::Rate;
+use super::measure::{Busy, Rate};
 use super::pages::PageTable;
 use super::sequence::Sequence;
 use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal, Sampler};
@@ -29,6 +29,7 @@ struct State {
     /// Why the device computes nothing any more.
     device_error: Option<String>,
     load: EngineLoad,
+    busy: Busy,
 }
 
 struct Queued {
@@ -46,7 +47,7 @@ impl Shared {
             memory_used_bytes: weight_bytes,
             ..EngineLoad::default()
         };
-        let state = State { queue: VecDeque::new(), stopped: false, device_error: None, load };
+        let state = State { queue: VecDeque::new(), stopped: false, device_error: None, load, busy: Busy::idle(Instant::now()) };
         Self { state: Mutex::new(state), work: Condvar::new(), max_queued: config.max_queued }
     }
 
@@ -68,8 +69,9 @@ impl Shared {
     }
 
     pub(super) fn load(&self) -> EngineLoad {
-        let state = self.lock();
-        EngineLoad { queued: state.queue.len(), ..state.load }
+        let mut state = self.lock();
+        let utilization_percent = state.busy.percent(Instant::now());
+        EngineLoad { queued: state.queue.len(), utilization_percent, ..state.load }
     }
 
     pub(super) fn device_error(&self) -> Option<String> {
@@ -104,6 +106,8 @@ pub(super) struct Scheduler<B: Backend> {
     output: StepOutput,
     decode_rate: Rate,
     prefill_rate: Rate,
+    /// Operations per second at most so far.
+    flops_peak: f64,
     prefix_hit_tokens: u64,
     preemptions: u64,
 }
@@ -144,6 +148,7 @@ impl<B: Backend> Scheduler<B> {
             output: StepOutput::default(),
             decode_rate: Rate::default(),
             prefill_rate: Rate::default(),
+            flops_peak: 0.0,
             prefix_hit_tokens: 0,
             preemptions: 0,
         })
@@ -182,8 +187,10 @@ impl<B: Backend> Scheduler<B> {
                 let mut state = self.shared.lock();
                 self.publish(&mut state.load);
                 while self.active.is_empty() && self.preempted.is_empty() && state.queue.is_empty() && !state.stopped {
+                    state.busy.set(false, Instant::now());
                     state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
+                state.busy.set(true, Instant::now());
                 if state.stopped {
                     return false;
                 }
@@ -376,6 +383,10 @@ impl<B: Backend> Scheduler<B> {
     }
 
     fn measure(&mut self, decoded: usize, prefilled: usize, took: Duration) {
+        if took > Duration::ZERO {
+            let operations = (decoded + prefilled) as f64 * self.decoder.operations_per_token() as f64;
+            self.flops_peak = self.flops_peak.max(operations / took.as_secs_f64());
+        }
         if decoded > 0 && prefilled == 0 {
             self.decode_rate.add(decoded, took);
         }
@@ -388,6 +399,7 @@ impl<B: Backend> Scheduler<B> {
         load.active = self.active.len() + self.preempted.len();
         load.decode_tokens_per_s = self.decode_rate.per_second();
         load.prefill_tokens_per_s = self.prefill_rate.per_second();
+        load.tflops = (self.flops_peak / 1e12) as f32;
         load.prefix_hit_tokens = self.prefix_hit_tokens;
         load.preemptions = self.preemptions;
         load.kv_used_bytes = self.table.held() * self.page_bytes;

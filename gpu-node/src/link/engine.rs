@@ -42,6 +42,8 @@ impl Serve for EngineHandle {
             decode_tokens_per_s: load.decode_tokens_per_s,
             prefill_tokens_per_s: load.prefill_tokens_per_s,
             memory_used_bytes: load.memory_used_bytes as u64,
+            utilization_percent: load.utilization_percent,
+            tflops: load.tflops,
         }
     }
 

@@ -165,6 +165,9 @@ impl Node {
             decode_tokens_per_s: sum.decode_tokens_per_s + finite(load.decode_tokens_per_s),
             prefill_tokens_per_s: sum.prefill_tokens_per_s + finite(load.prefill_tokens_per_s),
             memory_used_bytes: sum.memory_used_bytes.saturating_add(load.memory_used_bytes),
+            // They share the device, so neither adds up.
+            utilization_percent: sum.utilization_percent.max(finite(load.utilization_percent)),
+            tflops: sum.tflops.max(finite(load.tflops)),
             ..sum
         })
     }

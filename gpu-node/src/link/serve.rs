@@ -75,6 +75,10 @@ pub struct ServeLoad {
     pub prefill_tokens_per_s: f32,
     /// Of the KV cache and weights.
     pub memory_used_bytes: u64,
+    /// Share of the last seconds in which the engine computed, 0 to 100.
+    pub utilization_percent: f32,
+    /// Most multiplications and additions of weights per second so far, in 10^12.
+    pub tflops: f32,
 }
 
 /// Something that computes other nodes' answers again, for the same model. Implemented by the auditor, and by scripts in tests.

@@ -43,6 +43,17 @@ pub struct DecoderConfig {
     pub sliding_window: Option<usize>,
 }
 
+impl DecoderConfig {
+    /// Multiplications and additions of the layers' weights for one token; without attention and the output matrix, of which the
+    /// number depends on the request.
+    pub fn operations_per_token(&self) -> u64 {
+        let (dim, head_dim) = (self.dim as u64, self.head_dim as u64);
+        let attention = dim * head_dim * 2 * (self.n_heads as u64 + self.n_kv_heads as u64);
+        let feed_forward = 3 * dim * self.hidden_dim as u64;
+        2 * self.n_layers as u64 * (attention + feed_forward)
+    }
+}
+
 /// Why a model's configuration was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {

@@ -116,6 +116,7 @@ fn text(report: &Report) -> String {
     lines.extend(report.links.iter().map(|(meter, state)| format!("link      {meter}: {state}")));
     lines.push(format!("load      {} of {} slots, {} waiting", load.active, load.capacity, load.queued));
     lines.push(format!("speed     {:.1} tokens/s decode, {:.1} prefill (measured)", load.decode_tokens_per_s, load.prefill_tokens_per_s));
+    lines.push(format!("work      {:.0} % of the last seconds, at best {:.3} TFLOPS (measured)", load.utilization_percent, load.tflops));
     lines.push(format!("memory    {:.0} MB", load.memory_used_bytes as f64 / 1e6));
     lines.push(format!("receipts  {} wait for acknowledgement", report.receipts_unacknowledged));
     if !report.is_linked() {

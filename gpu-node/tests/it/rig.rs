@@ -100,7 +100,15 @@ impl Serve for ScriptedEngine {
     }
 
     fn load(&self) -> ServeLoad {
-        ServeLoad { active: 1, queued: 0, decode_tokens_per_s: f32::NAN, prefill_tokens_per_s: 10.0, memory_used_bytes: 5 }
+        ServeLoad {
+            active: 1,
+            queued: 0,
+            decode_tokens_per_s: f32::NAN,
+            prefill_tokens_per_s: 10.0,
+            memory_used_bytes: 5,
+            utilization_percent: 50.0,
+            tflops: f32::INFINITY,
+        }
     }
 }
 

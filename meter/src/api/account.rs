@@ -22,14 +22,17 @@ async fn show(State(state): State<ApiState>, headers: HeaderMap) -> Result<Respo
     #[derive(Serialize)]
     struct Reply {
         object: &'static str,
-        wallet: Address,
+        wallet: Option<Address>,
         account: Option<AccountId>,
         /// Whether the block that opened the account is deep enough for its credits to count.
         confirmed: bool,
         authorization: Option<Value>,
     }
     let caller = state.identity.authenticate(&headers).await?;
-    let view = state.ledger.account_of_wallet(caller.wallet).await?;
+    let view = match caller.wallet {
+        Some(wallet) => state.ledger.account_of_wallet(wallet).await?,
+        None => None,
+    };
     Ok(private(Json(Reply {
         object: "account",
         wallet: caller.wallet,

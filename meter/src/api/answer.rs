@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use prompt::Prompter;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use wire::{AmountError, B256, ModelRate, message_cost_up};
 use super::error::ApiError;
 use super::logprobs::Logprobs;
 use super::options::Options;
-use super::{ApiState, REQUEST_ID, format, sse};
+use super::{ApiState, REQUEST_ID, auth, format, sse};
 use crate::serving::catalog::Model;
 use crate::serving::hold::{AnswerLength, Payer};
 use crate::serving::request::{Answer, AnswerEnd, AnswerEvent, Order, Outcome, ServeError, ServedBy};
@@ -111,22 +111,45 @@ pub(super) async fn rendered(
     outcome.map_err(|error| ApiError::bad_request("invalid_prompt", error.to_string()))
 }
 
-/// Serves a rendered prompt and answers in `shape`, streamed or whole.
-pub(super) async fn respond(
-    state: &ApiState,
-    payer: Payer,
-    model: Arc<Model>,
-    prompt: Vec<u32>,
-    options: Options,
-    shape: Shape,
-) -> Result<Response, ApiError> {
+/// A request that is read and rendered.
+pub(super) struct Asked {
+    /// Who pays.
+    pub(super) payer: Payer,
+    /// What is served.
+    pub(super) model: Arc<Model>,
+    /// Token ids.
+    pub(super) prompt: Vec<u32>,
+    /// Beside model and prompt.
+    pub(super) options: Options,
+    /// Which of the two.
+    pub(super) shape: Shape,
+}
+
+/// Serves a rendered prompt and answers in its shape, streamed or whole. A stream is cut when the credential in `headers` ends.
+pub(super) async fn respond(state: &ApiState, asked: Asked, headers: HeaderMap) -> Result<Response, ApiError> {
+    let (stream, include_usage) = (asked.options.stream, asked.options.include_usage);
+    let request_id = B256::from(rand::random::<[u8; 32]>());
+    let (frame, answer) = begin(state, asked, request_id).await?;
+    let mut response = if stream {
+        sse::respond(frame, answer, include_usage, auth::lapse(state.clone(), headers)).await?
+    } else {
+        whole(&frame, answer).await?
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// Checks what needs the model, makes the hold, and has the answer on its way.
+pub(super) async fn begin(state: &ApiState, asked: Asked, request_id: B256) -> Result<(Frame, Answer), ApiError> {
+    let Asked { payer, model, prompt, options, shape } = asked;
     let length = answer_length(&model, prompt.len(), options.max_tokens, shape)?;
     let length = logprobs_length(length, options.params.logprobs)?;
     let unknown = options.params.check_vocabulary(model.prompter.vocab_size());
     unknown.map_err(|error| ApiError::invalid(error.field(), "invalid_token", error.to_string()))?;
     format::check(state, &model, &options.params.format).await?;
     let scorer = options.params.logprobs.map(|_| model.prompter.clone());
-    let request_id = B256::from(rand::random::<[u8; 32]>());
     let created = state.serving.rooms().clock.now_s();
     let mut echo = options.return_token_ids.then(|| Echo { prompt_token_ids: prompt.clone(), params: options.params.clone() });
     let order = Order { request_id, payer, model: Arc::clone(&model), prompt, params: options.params, length };
@@ -135,13 +158,7 @@ pub(super) async fn respond(
     let reservation = answer.reservation;
     echo.iter_mut().for_each(|echo| echo.params.max_tokens = reservation.max_tokens);
     let (max_tokens, clamped) = (reservation.max_tokens, reservation.clamped);
-    let frame = Frame { shape, request_id, model: model.id.clone(), created, max_tokens, clamped, scorer, echo };
-    let mut response =
-        if options.stream { sse::respond(frame, answer, options.include_usage).await? } else { whole(&frame, answer).await? };
-    if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    Ok(response)
+    Ok((Frame { shape, request_id, model: model.id.clone(), created, max_tokens, clamped, scorer, echo }, answer))
 }
 
 /// What the client asked for against what the context leaves.

@@ -1,5 +1,7 @@
 //! Headers → who pays, or which keeper calls.
 
+use std::time::Duration;
+
 use http::{HeaderMap, header};
 use wire::settlement::{ACCESS_SCHEME, ACCESS_SECONDS_MAX};
 use wire::typed::{self, KeeperAccess};
@@ -7,12 +9,18 @@ use wire::{AccountId, Address};
 
 use super::ApiState;
 use super::error::ApiError;
+use crate::identity::AuthError;
 use crate::ledger::KeyId;
 use crate::serving::hold::Payer;
 
-/// The payer that a key or a session stands for. Errors when nobody does, or the wallet has no account yet.
+/// Between two looks whether the credential behind a stream still counts.
+const LAPSE_CHECK: Duration = Duration::from_millis(900);
+
+/// The payer that a key or a session stands for. Errors when nobody does, a user has linked no wallet, or the wallet has no
+/// account yet.
 pub async fn payer(state: &ApiState, headers: &HeaderMap) -> Result<Payer, ApiError> {
     let caller = state.identity.authenticate(headers).await?;
+    caller.wallet.ok_or_else(ApiError::no_wallet)?;
     let account = caller.account.ok_or_else(ApiError::no_account)?;
     let (key, key_limit) = caller.key.map_or((None, None), |key| (Some(KeyId(key.id.to_string())), key.limit));
     Ok(Payer { account, key, key_limit })
@@ -21,6 +29,18 @@ pub async fn payer(state: &ApiState, headers: &HeaderMap) -> Result<Payer, ApiEr
 /// The account that a key or a session stands for; `None` before the wallet's first deposit or authorization.
 pub async fn account(state: &ApiState, headers: &HeaderMap) -> Result<Option<AccountId>, ApiError> {
     Ok(state.identity.authenticate(headers).await?.account)
+}
+
+/// Ends when the credential in `headers` does: a stream that it opened is cut then. Another meter's revocation takes the cache's seconds.
+pub(super) async fn lapse(state: ApiState, headers: HeaderMap) {
+    loop {
+        tokio::time::sleep(LAPSE_CHECK).await;
+        match state.identity.authenticate(&headers).await {
+            // A store that fails says nothing about the credential.
+            Ok(_) | Err(AuthError::Unavailable(_)) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// The keeper that signed `Authorization: Keeper <address>.<validUntil>.<signature>`. Errors on another form, a signature of

@@ -38,7 +38,8 @@ pub(super) async fn object(request: Request, limits: &Limits) -> Result<(HeaderM
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// JSON that was read already.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request("invalid_json", format!("the body can't be read as JSON: {error}")))
 }
 

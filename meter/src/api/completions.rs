@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::answer::{self, Shape};
+use super::answer::{self, Asked, Shape};
 use super::error::ApiError;
 use super::types::{CompletionRequest, PromptInput};
 use super::{ApiState, auth, body};
 
 pub(super) async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
     let payer = auth::payer(&state, request.headers()).await?;
-    let (_, fields) = body::object(request, &state.serving.rooms().limits).await?;
+    let (headers, fields) = body::object(request, &state.serving.rooms().limits).await?;
     let completion = CompletionRequest::read(&fields, rand::random())?;
     let model = state.serving.rooms().catalog.get(&completion.model).map(Arc::clone);
     let model = model.ok_or_else(|| ApiError::model_not_found(&completion.model))?;
@@ -32,5 +32,6 @@ pub(super) async fn create(State(state): State<ApiState>, request: Request) -> R
         }
     };
 
-    answer::respond(&state, payer, model, prompt, completion.options, Shape::Text).await
+    let asked = Asked { payer, model, prompt, options: completion.options, shape: Shape::Text };
+    answer::respond(&state, asked, headers).await
 }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use wire::{AmountError, Credits};
 
 use super::REQUEST_ID;
-use crate::identity::{AuthError, IdentityError, KeyError, SignInError};
+use crate::chain::ProxyError;
+use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SignInError};
 use crate::ledger::{CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
 use crate::serving::fleet::AskError;
@@ -84,6 +85,11 @@ impl ApiError {
     /// Another state than the caller thinks.
     pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// There once, and not any more.
+    pub fn gone(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, code, message)
     }
 
     /// A body above its limit.
@@ -173,6 +179,14 @@ impl ApiError {
         Self::new(StatusCode::PAYMENT_REQUIRED, code, message).with_metadata(metadata)
     }
 
+    /// A user that has linked no wallet: nothing to spend.
+    pub fn no_wallet() -> Self {
+        Self::forbidden(
+            "wallet_required",
+            "this account has no wallet yet, and credits are a wallet's; link one with POST /v1/session/wallet",
+        )
+    }
+
     /// A wallet without an account: nothing deposited, nothing authorized.
     pub fn no_account() -> Self {
         let message = "this wallet has no credits and no spending authorization yet; deposit PRLX and sign one".to_owned();
@@ -211,7 +225,12 @@ impl From<HoldRefusal> for ApiError {
             KeyLimit { available, needed } => Self::payment("key_limit", message, available, needed, "raise_key_limit"),
             Ledger(LedgerError::UnknownAccount { .. }) => Self::no_account(),
             Ledger(error) => error.into(),
-            Amount(_) | Conflict { .. } | Misstated { .. } => Self::unavailable(&message),
+            Conflict { request_id } => {
+                let message =
+                    "this Idempotency-Key named a request before, and its answer is no longer here; its receipt says what was charged";
+                Self::conflict("idempotency_key_used", message).with_metadata(json!({ "receipt_id": request_id }))
+            }
+            Amount(_) | Misstated { .. } => Self::unavailable(&message),
         }
     }
 }
@@ -276,13 +295,47 @@ impl From<AuthError> for ApiError {
 
 impl From<SignInError> for ApiError {
     fn from(error: SignInError) -> Self {
+        if let SignInError::Caller(error) = error {
+            return error.into();
+        }
         match &error {
             SignInError::Unavailable(cause) => Self::unavailable(cause),
+            SignInError::NoUser | SignInError::LinkedElsewhere { .. } => Self::conflict(error.code(), error.to_string()),
             SignInError::ContractUnavailable(cause) => {
                 tracing::warn!(%cause, "contract wallet could not be asked");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
             }
             _ => Self::unauthorized(error.code(), error.to_string()),
+        }
+    }
+}
+
+impl From<ProxyError> for ApiError {
+    fn from(error: ProxyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ProxyError::NotAllowed { .. } => Self::forbidden("method_not_allowed_on_chain", message),
+            ProxyError::Busy => Self::busy(message),
+            ProxyError::Unavailable(cause) => {
+                tracing::warn!(%cause, "the page's question to the chain failed");
+                Self::new(StatusCode::BAD_GATEWAY, "chain_unavailable", message).retry_soon()
+            }
+        }
+    }
+}
+
+impl From<PasskeyError> for ApiError {
+    fn from(error: PasskeyError) -> Self {
+        let (code, message) = (error.code(), error.to_string());
+        match error {
+            PasskeyError::Unavailable(cause) => Self::unavailable(&cause),
+            PasskeyError::Caller(error) => error.into(),
+            PasskeyError::Name { .. } => Self::invalid("name", code, message),
+            PasskeyError::NotFound => Self::not_found(code, message),
+            PasskeyError::NotAdded { .. } | PasskeyError::LastWayIn => Self::conflict(code, message),
+            PasskeyError::UnknownCeremony | PasskeyError::OtherSession | PasskeyError::Refused(_) | PasskeyError::UnknownPasskey => {
+                Self::unauthorized(code, message)
+            }
         }
     }
 }

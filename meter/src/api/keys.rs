@@ -6,7 +6,7 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use wire::Credits;
+use wire::{Address, Credits};
 
 use super::error::ApiError;
 use super::session::{private, session_caller};
@@ -63,13 +63,18 @@ impl From<ApiKey> for KeyReply {
     }
 }
 
+/// Keys are a wallet's.
+async fn session_wallet(state: &ApiState, headers: &HeaderMap) -> Result<Address, ApiError> {
+    session_caller(state, headers).await?.wallet.ok_or_else(ApiError::no_wallet)
+}
+
 async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
-    let caller = session_caller(&state, request.headers()).await?;
+    let wallet = session_wallet(&state, request.headers()).await?;
     let (_, fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
     let limit = fields.limit_credits.map(Credits::new).transpose();
     let limit = limit.map_err(|error| ApiError::invalid("limit_credits", "invalid_limit", error.to_string()))?;
 
-    let made = state.identity.create_key(caller.wallet, &fields.name, limit).await?;
+    let made = state.identity.create_key(wallet, &fields.name, limit).await?;
 
     let reply = KeyReply { key: Some(made.key.reveal().to_owned()), ..KeyReply::from(made.facts) };
     Ok(private((StatusCode::CREATED, Json(reply))))
@@ -81,9 +86,13 @@ async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Respo
         object: &'static str,
         data: Vec<KeyReply>,
     }
-    let caller = session_caller(&state, &headers).await?;
+    // A user without a wallet has no keys yet.
+    let keys = match session_caller(&state, &headers).await?.wallet {
+        Some(wallet) => state.identity.list_keys(wallet).await?,
+        None => Vec::new(),
+    };
     let mut data = Vec::new();
-    for key in state.identity.list_keys(caller.wallet).await? {
+    for key in keys {
         let spent = state.ledger.key_usage(&key.id.into()).await?;
         data.push(KeyReply { spent_credits: Some(spent), ..KeyReply::from(key) });
     }
@@ -97,8 +106,8 @@ async fn revoke(State(state): State<ApiState>, headers: HeaderMap, Path(id): Pat
         object: &'static str,
         revoked: bool,
     }
-    let caller = session_caller(&state, &headers).await?;
+    let wallet = session_wallet(&state, &headers).await?;
     let id: KeyId = id.parse()?;
-    state.identity.revoke_key(caller.wallet, id).await?;
+    state.identity.revoke_key(wallet, id).await?;
     Ok(private(Json(Reply { id, object: "api_key", revoked: true })))
 }

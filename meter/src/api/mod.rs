@@ -6,25 +6,32 @@ mod account;
 mod answer; // a whole completion in OpenAI's shape, and what the stream shares with it
 pub mod auth; // headers → payer or keeper
 mod body; // bounded in bytes and time
+mod chain; // reads for the page
 mod chat_completions;
+mod chunks; // the objects of a stream
 mod completions;
 mod credits;
 mod deployment;
 pub mod error; // every refusal, with its status
 mod fields; // JSON fields, one by one
 mod format; // `response_format`
+mod jobs; // answers that belong to the meter
 mod keys;
 pub mod listener; // accept loop
 mod logprobs;
 mod models;
 mod node_link;
+mod openapi; // the document of these routes
 mod options; // of a request, beside model and prompt
-mod pool;
+mod passkeys; // sign-up and sign-in without a wallet
+pub mod pool;
 mod receipts;
+mod same_origin; // what a cookie may change
 mod session; // challenge, sign-in, sign-out
 mod settlement;
 mod sse; // a streamed completion
 mod types; // OpenAI's requests, read field by field
+mod usage;
 mod web; // the page
 
 use std::collections::BTreeSet;
@@ -41,10 +48,12 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use wire::Address;
 
+use crate::chain::ChainProxy;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
 use error::ApiError;
+use pool::PoolFeed;
 
 /// Names a request in answers and logs; of a completion it is the receipt's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -66,6 +75,10 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// Large prompts that are tokenised at once; it is the one thing here that takes a processor for long.
     pub rendering: Arc<Semaphore>,
+    /// Who watches the pool.
+    pub pool: PoolFeed,
+    /// The chain, for the page's reads.
+    pub chain: ChainProxy,
 }
 
 /// All routes.
@@ -80,18 +93,24 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/v1/receipts/{id}/proof", get(receipts::proof))
-        .route("/v1/pool", get(pool::show))
         .route("/v1/settlement/feed", get(settlement::feed))
         .route("/v1/settlement/batches", post(settlement::countersign))
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
+        .route("/openapi.json", get(openapi::show))
         .route("/v1/deployment", get(deployment::show))
+        .route("/v1/usage", get(usage::show))
+        .route("/v1/chain", post(chain::ask))
         .route(wire::node::LINK_PATH, get(node_link::open))
         .merge(account::routes())
+        .merge(jobs::routes())
+        .merge(passkeys::routes())
+        .merge(pool::routes())
         .merge(keys::routes())
         .merge(session::routes())
         .merge(web::routes())
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .fallback(|| async { ApiError::no_route() })
+        .layer(middleware::from_fn_with_state(state.clone(), same_origin::check))
         .with_state(state)
         .merge(health)
         .layer(middleware::from_fn(observe))

@@ -24,12 +24,16 @@ fn describe(state: &ApiState, model: &Model) -> Value {
     let rate = model.rate_at(rooms.clock.now_s());
     let (fallback, network): (Vec<_>, Vec<_>) =
         rooms.fleet.nodes().into_iter().filter(|node| node.serves(&model.id, 1)).partition(|node| node.facts.fallback);
+    let medians = rooms.speeds.medians(&model.id);
     json!({
         "id": model.id, "object": "model", "created": 0, "owned_by": "parallelix",
         "context_tokens": model.context_tokens,
         "model_root": model.model_root, "engine": model.engine,
         "credits_per_million_tokens": rate,
         "prlx_per_million_tokens": rate.and_then(|rate| rate_prlx(rate).ok()),
+        "quantization": model.quantization(),
+        "answer_tokens_per_s_median": medians.tokens_per_s, "first_token_ms_median": medians.first_token_ms,
+        "queue": rooms.dispatcher.waiting_for(&model.id),
         "nodes_online": network.len(), "fallback_nodes_online": fallback.len(),
     })
 }

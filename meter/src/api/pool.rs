@@ -1,28 +1,135 @@
-//! `GET /v1/pool`: who is linked, what they serve and how they do; each figure says whether it was measured here or declared.
+//! `GET /v1/pool` and `/v1/pool/events`: who is linked, what they serve and how they do; each figure says whether it was measured
+//! here or declared by the node.
 
-use axum::Json;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::ApiState;
-use crate::serving::fleet::Node;
+use super::error::ApiError;
+use super::{ApiState, sse};
+use crate::serving::fleet::{Node, NodeLoad};
 
-pub(super) async fn show(State(state): State<ApiState>) -> Json<Value> {
+/// A node whose last status is older shows as stale, seconds: seven heartbeats of the default.
+const STALE_S: u64 = 15;
+/// Between two looks at the pool, for all readers together.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks without a change until a comment says that the stream lives.
+const QUIET_LOOKS_MAX: u32 = 10;
+/// Fields that tick by themselves and are no news.
+const TICKING: [&str; 2] = ["uptime_s", "last_status_at"];
+
+/// Routes of this file.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new().route("/v1/pool", get(show)).route("/v1/pool/events", get(events))
+}
+
+/// The pool as its readers see it: looked at once a second, however many they are.
+#[derive(Clone)]
+pub struct PoolFeed {
+    readers: Arc<Semaphore>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    looked: Option<Instant>,
+    /// Without what ticks.
+    news: Value,
+    revision: u64,
+    event: Bytes,
+}
+
+impl PoolFeed {
+    /// For at most so many readers.
+    pub fn new(readers_max: usize) -> Self {
+        Self { readers: Arc::new(Semaphore::new(readers_max.min(Semaphore::MAX_PERMITS))), seen: Arc::default() }
+    }
+
+    /// The last event and its number, after a new look when the last one is old.
+    fn look(&self, state: &ApiState) -> (u64, Bytes) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        // A little less than the readers' period, or two that tick together would look every other time.
+        if seen.looked.is_none_or(|looked| now - looked >= LOOK * 9 / 10) {
+            seen.looked = Some(now);
+            let body = body(state);
+            let news = without_ticking(&body);
+            if seen.revision == 0 || news != seen.news {
+                seen.news = news;
+                seen.revision += 1;
+                seen.event = Bytes::from(format!("event: pool\ndata: {body}\n\n"));
+            }
+        }
+        (seen.revision, seen.event.clone())
+    }
+}
+
+async fn show(State(state): State<ApiState>) -> Json<Value> {
+    Json(body(&state))
+}
+
+async fn events(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    let place = Arc::clone(&state.pool.readers).try_acquire_owned();
+    let place = place.map_err(|_| ApiError::busy("too many pages watch the pool; try again in a few seconds"))?;
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let reader = Reader { state, looks, revision: 0, quiet_looks: 0, _place: place };
+    Ok(sse::stream(futures_util::stream::unfold(reader, |mut reader| async move { Some((reader.next().await, reader)) })))
+}
+
+struct Reader {
+    state: ApiState,
+    looks: Interval,
+    revision: u64,
+    quiet_looks: u32,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Bytes {
+        loop {
+            self.looks.tick().await;
+            let (revision, event) = self.state.pool.look(&self.state);
+            if revision != self.revision {
+                (self.revision, self.quiet_looks) = (revision, 0);
+                return event;
+            }
+            self.quiet_looks += 1;
+            if self.quiet_looks >= QUIET_LOOKS_MAX {
+                self.quiet_looks = 0;
+                return sse::comment("unchanged");
+            }
+        }
+    }
+}
+
+fn body(state: &ApiState) -> Value {
     let rooms = state.serving.rooms();
     let now_s = rooms.clock.now_s();
     let mut nodes = rooms.fleet.nodes();
     nodes.sort_by_key(|node| (node.facts.fallback, node.facts.operator, node.facts.node));
-    let described: Vec<Value> = nodes.iter().map(|node| describe(node, now_s)).collect();
-    Json(json!({
+    let loads: Vec<NodeLoad> = nodes.iter().map(|node| node.load()).collect();
+    let described: Vec<Value> = nodes.iter().zip(&loads).map(|(node, load)| describe(node, load, now_s)).collect();
+    json!({
         "nodes": described,
         "nodes_online": nodes.iter().filter(|node| !node.facts.fallback).count(),
         "fallback_nodes_online": nodes.iter().filter(|node| node.facts.fallback).count(),
         "answers_running": rooms.running_count(),
-    }))
+        "tflops_total": loads.iter().filter_map(tflops).sum::<f64>(),
+        "streams_total": loads.iter().map(|load| load.streaming).sum::<u32>(),
+    })
 }
 
-fn describe(node: &Node, now_s: u64) -> Value {
-    let (facts, load) = (&node.facts, node.load());
+fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
+    let facts = &node.facts;
     let models: Vec<Value> =
         facts.models.iter().map(|served| json!({ "id": served.model, "context_tokens": served.context_tokens })).collect();
     json!({
@@ -30,21 +137,41 @@ fn describe(node: &Node, now_s: u64) -> Value {
         "operator": facts.operator,
         "fallback": facts.fallback,
         "models": models,
+        "stale": now_s.saturating_sub(load.status_at.unwrap_or(facts.linked_at)) > STALE_S,
+        "last_status_at": load.status_at,
         "version": declared(&facts.version),
         "device": declared(&facts.device),
+        "gpu_memory_total_bytes": declared((facts.device.kind == "cuda").then_some(facts.device.memory_bytes)),
         "capacity": declared(facts.capacity),
         "active": measured(load.active),
+        "streaming": measured(load.streaming),
         "outstanding_tokens": measured(load.outstanding_tokens),
         "answers_served": measured(load.served),
         "answer_tokens_per_s": measured(load.measured_tokens_per_s),
         "uptime_s": measured(now_s.saturating_sub(facts.linked_at)),
         "queued": declared(load.status.queued),
+        "utilization_percent": declared(load.status_at.map(|_| load.status.utilization_percent.clamp(0.0, 100.0))),
+        "tflops": declared(tflops(load)),
         "decode_tokens_per_s": declared(load.status.decode_tokens_per_s),
         "prefill_tokens_per_s": declared(load.status.prefill_tokens_per_s),
         "memory_used_bytes": declared(load.status.memory_used_bytes),
         "draining": declared(load.status.draining),
         "quarantine": node.quarantine().map(|found| json!({ "since": found.since, "reason": found.reason, "receipt_id": found.request_id })),
     })
+}
+
+/// As the node says; `None` before its first work.
+fn tflops(load: &NodeLoad) -> Option<f64> {
+    let tflops = f64::from(load.status.tflops);
+    (tflops.is_finite() && tflops > 0.0).then_some(tflops)
+}
+
+fn without_ticking(body: &Value) -> Value {
+    let mut news = body.clone();
+    for node in news["nodes"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        TICKING.iter().for_each(|field| drop(node.remove(*field)));
+    }
+    news
 }
 
 fn measured(value: impl serde::Serialize) -> Value {

@@ -3,7 +3,7 @@
 use alloy::primitives::aliases::{U40, U48};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -12,14 +12,17 @@ use wire::{AccountId, Address, B256, Bytes};
 
 use super::error::ApiError;
 use super::{ApiState, body};
-use crate::identity::{AuthError, Caller, SignInKind, SignInRequest};
+use crate::identity::{AuthError, Caller, Session, SignInKind, SignInRequest, UserId};
 
 /// A sign-in is small, unless a contract wallet's signature is long.
 const BODY_BYTES_MAX: usize = 32 << 10;
 
 /// Routes of this file.
 pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/v1/session/challenge", post(challenge)).route("/v1/session", post(open).delete(close))
+    Router::new()
+        .route("/v1/session/challenge", post(challenge))
+        .route("/v1/session", get(show).post(open).delete(close))
+        .route("/v1/session/wallet", post(link_wallet))
 }
 
 /// The caller, who must hold a session: for what stands in for the wallet. Errors when nobody calls, or an API key does.
@@ -90,18 +93,63 @@ async fn open(State(state): State<ApiState>, request: Request) -> Result<Respons
     let attempt = sign_in_request(fields)?;
 
     let session = state.identity.sign_in(&attempt, &rooms.deployment.credits_domain()).await?;
-    let account = state.identity.account_of(session.wallet).await?;
+    opened(&state, &session).await
+}
 
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        session_token: &'a str,
-        wallet: Address,
-        account: Option<AccountId>,
-        expires_at: u64,
-    }
+/// The reply that opens a session: its secret in the body for programs, and as a cookie for the page.
+pub(super) async fn opened(state: &ApiState, session: &Session) -> Result<Response, ApiError> {
+    let reply = SessionReply::of(state, Some(session.token.reveal()), session.user, session.wallet, session.expires_at).await?;
     let cookie = state.identity.cookie().set(&session.token);
-    let reply = Reply { session_token: session.token.reveal(), wallet: session.wallet, account, expires_at: session.expires_at };
     Ok(private((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(reply))))
+}
+
+/// Links the wallet that signed to the user of the session that calls.
+async fn link_wallet(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
+    let rooms = state.serving.rooms();
+    session_caller(&state, request.headers()).await?;
+    let (headers, fields) = body::json::<OpenSession>(request, BODY_BYTES_MAX, &rooms.limits).await?;
+    let attempt = sign_in_request(fields)?;
+    state.identity.link_wallet(&headers, &attempt, &rooms.deployment.credits_domain()).await?;
+    show(State(state), headers).await
+}
+
+async fn show(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let session = state.identity.current_session(&headers).await?;
+    let caller = session.caller;
+    Ok(private(Json(SessionReply::of(&state, None, caller.user, caller.wallet, session.expires_at).await?)))
+}
+
+/// A session as its owner sees it.
+#[derive(Serialize)]
+struct SessionReply<'a> {
+    /// Only in the reply that opens it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+    user: Option<UserId>,
+    wallet: Option<Address>,
+    account: Option<AccountId>,
+    passkeys: usize,
+    expires_at: u64,
+}
+
+impl<'a> SessionReply<'a> {
+    async fn of(
+        state: &ApiState,
+        session_token: Option<&'a str>,
+        user: Option<UserId>,
+        wallet: Option<Address>,
+        expires_at: u64,
+    ) -> Result<Self, ApiError> {
+        let account = match wallet {
+            Some(wallet) => state.identity.account_of(wallet).await?,
+            None => None,
+        };
+        let passkeys = match user {
+            Some(user) => state.identity.passkeys(user).await?.len(),
+            None => 0,
+        };
+        Ok(Self { session_token, user, wallet, account, passkeys, expires_at })
+    }
 }
 
 async fn close(State(state): State<ApiState>, headers: HeaderMap) -> Response {
@@ -167,7 +215,7 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 }
 
 /// A page elsewhere must not sign this browser in, not even into its own account.
-fn refuse_cross_site(headers: &HeaderMap) -> Result<(), AuthError> {
+pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<(), AuthError> {
     match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
         None | Some(b"same-origin" | b"none") => Ok(()),
         Some(_) => Err(AuthError::CrossSite),
@@ -175,4 +223,4 @@ fn refuse_cross_site(headers: &HeaderMap) -> Result<(), AuthError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@
 mod countersign;
 mod events; // logs → facts
 mod mirror; // one look at the chain
+mod proxy; // a few reads for the page
 mod rpc; // the endpoint, and what of it is believed
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use wire::deployment::Deployment;
 use crate::ledger::{ChainOrigin, FactError, LedgerError};
 
 pub use mirror::Mirror;
+pub use proxy::{ChainAnswer, ChainProxy, ProxyError};
 
 /// How deep a block must be to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -122,6 +122,11 @@ impl Endpoint {
         if twice { Err(MirrorError::Inconsistent { what: "a log came twice" }) } else { Ok(placed) }
     }
 
+    /// Any question and its whole answer, as the endpoint gave it.
+    pub(super) async fn ask(&self, method: &'static str, params: serde_json::Value) -> Result<serde_json::Value, TransportError> {
+        self.client.request(method, params).await
+    }
+
     /// Calls a view at a block.
     pub(super) async fn call(&self, to: Address, input: Bytes, block: u64) -> Result<Bytes, MirrorError> {
         let call = json!({ "to": to, "input": input });

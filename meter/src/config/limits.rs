@@ -50,6 +50,18 @@ pub struct Limits {
     pub registry_check_ms: u64,
     /// How long running answers may go on after SIGTERM.
     pub drain_timeout_ms: u64,
+    /// How long an ended job can be read again, seconds.
+    pub jobs_kept_s: u64,
+    /// Ended jobs of one account that are kept.
+    pub jobs_per_account_max: usize,
+    /// Bytes of their events.
+    pub jobs_bytes_per_account_max: usize,
+    /// Bytes of the events of all ended jobs.
+    pub jobs_bytes_max: usize,
+    /// Bytes of the events of one job; above it the oldest events go.
+    pub job_bytes_max: usize,
+    /// Readers of jobs' events and of the pool's at once, each kind.
+    pub readers_max: usize,
 }
 
 impl Default for Limits {
@@ -76,6 +88,12 @@ impl Default for Limits {
             heartbeat_ms: 2_000,
             registry_check_ms: 15_000,
             drain_timeout_ms: 30_000,
+            jobs_kept_s: 900,
+            jobs_per_account_max: 64,
+            jobs_bytes_per_account_max: 16 << 20,
+            jobs_bytes_max: 256 << 20,
+            job_bytes_max: 4 << 20,
+            readers_max: 1_024,
         }
     }
 }
@@ -100,6 +118,8 @@ impl Limits {
             ("limits.jobs_per_node_max", u64::from(self.jobs_per_node_max)),
             ("limits.heartbeat_ms", self.heartbeat_ms),
             ("limits.registry_check_ms", self.registry_check_ms),
+            ("limits.job_bytes_max", self.job_bytes_max as u64),
+            ("limits.readers_max", self.readers_max as u64),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((field, _)) => Err(ConfigError::ZeroLimit { field }),

@@ -7,7 +7,7 @@ use wire::{AccountId, Address, Credits};
 
 use super::keys::KeyId;
 use super::secret::{self, Kind, MalformedSecret, SecretHash};
-use super::{Identity, IdentityError};
+use super::{Identity, IdentityError, UserId};
 
 /// How stale `last_used_at` may be, seconds: one write in this time instead of one per call.
 const LAST_USED_STEP_S: u64 = 60;
@@ -15,8 +15,10 @@ const LAST_USED_STEP_S: u64 = 60;
 /// Who is calling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The payer's wallet.
-    pub wallet: Address,
+    /// The payer's wallet; `None` for a user that has linked none.
+    pub wallet: Option<Address>,
+    /// The user, when a passkey signed in or the wallet is linked to one.
+    pub user: Option<UserId>,
     /// Its account in the vault; `None` before its first deposit or authorization.
     pub account: Option<AccountId>,
     /// The API key used, if one was.
@@ -34,7 +36,28 @@ pub struct ApiKeyFacts {
     pub limit: Option<Credits>,
 }
 
+/// The session that calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentSession {
+    /// Whose it is.
+    pub caller: Caller,
+    /// Unix seconds; it ends earlier when unused.
+    pub expires_at: u64,
+}
+
 impl Identity {
+    /// Whether the headers carry a session by cookie and by nothing else.
+    pub fn comes_by_cookie(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(header::AUTHORIZATION) && self.cookie().read(headers).is_some()
+    }
+
+    /// The session that calls, from the store. Errors as [`Identity::authenticate`], and on an API key.
+    pub async fn current_session(&self, headers: &HeaderMap) -> Result<CurrentSession, AuthError> {
+        let hash = self.presented_session(headers)?;
+        let (caller, expires_at) = self.caller_of_session(&hash, self.now_s()).await?;
+        Ok(CurrentSession { caller: self.with_account(caller).await?, expires_at })
+    }
+
     /// Says who is calling, from `Authorization: Bearer …` or the session cookie. Errors name what was presented and why it does not count.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let (kind, hash) = self.presented(headers)?;
@@ -93,7 +116,7 @@ impl Identity {
             self.inner.store.touch_key(row.key.id, now_s).await?;
         }
         let facts = ApiKeyFacts { id: row.key.id, limit: row.key.limit };
-        Ok(Caller { wallet: row.wallet, account: None, key: Some(facts), session: false })
+        Ok(Caller { wallet: Some(row.wallet), user: None, account: None, key: Some(facts), session: false })
     }
 
     async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
@@ -106,12 +129,15 @@ impl Identity {
         if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
             self.inner.store.touch_session(hash, now_s).await?;
         }
-        Ok((Caller { wallet: row.wallet, account: None, key: None, session: true }, row.expires_at))
+        Ok((Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true }, row.expires_at))
     }
 
     /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.
     async fn with_account(&self, caller: Caller) -> Result<Caller, IdentityError> {
-        let account = self.account_of(caller.wallet).await?;
+        let account = match caller.wallet {
+            Some(wallet) => self.account_of(wallet).await?,
+            None => None,
+        };
         Ok(Caller { account, ..caller })
     }
 
@@ -127,15 +153,20 @@ impl Identity {
 /// `SameSite=Strict` already keeps other sites' calls without the cookie; this holds where that does not: a sibling
 /// subdomain, an old browser. Without either header nobody vouches, so the call is refused.
 fn require_same_origin(headers: &HeaderMap) -> Result<(), AuthError> {
+    let by_person = headers.get("sec-fetch-site").is_some_and(|value| value.as_bytes() == b"none");
+    if by_person || is_of_own_page(headers) { Ok(()) } else { Err(AuthError::CrossSite) }
+}
+
+/// Whether the browser vouches that a page of this very site made the call: nothing less may change anything by cookie.
+pub fn is_of_own_page(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let accepted = match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
-        Some(site) => matches!(site, b"same-origin" | b"none"),
+    match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
+        Some(site) => site == b"same-origin",
         None => match (text(header::ORIGIN), text(header::HOST)) {
             (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
             _ => false,
         },
-    };
-    if accepted { Ok(()) } else { Err(AuthError::CrossSite) }
+    }
 }
 
 /// Why a call has no caller. None of the texts repeats what was presented.

@@ -64,6 +64,13 @@ impl Cache {
         state.entries.remove(hash);
     }
 
+    /// Forgets everything, because what stands behind credentials changed.
+    pub(super) fn forget_all(&self) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.entries.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while holding the lock leaves at worst a missing entry.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,7 +84,7 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller { wallet: Address::repeat_byte(1), account: None, key: None, session: true }
+        Caller { wallet: Some(Address::repeat_byte(1)), user: None, account: None, key: None, session: true }
     }
 
     #[test]

@@ -7,10 +7,12 @@
 
 mod authenticate; // headers → Caller
 mod cache; // five seconds of memory, forgotten at once on revocation
+mod ceremonies; // passkey ceremonies that have begun
 mod contract_wallet; // EIP-1271
 mod cookie; // the session cookie: its name, flags and reading
 mod keys; // API keys: create, list, revoke
 mod mirrored; // the ledger: accounts of wallets, spending of keys
+mod passkeys; // registration, sign-in, list, removal
 mod secret; // the form of API keys and session secrets
 mod sign_in; // challenge, signature → session
 mod store; // challenges, sessions, keys; SQLite and PostgreSQL
@@ -27,16 +29,19 @@ use serde::Deserialize;
 use thiserror::Error;
 use wire::{AccountId, Address};
 
-pub use authenticate::{ApiKeyFacts, AuthError, Caller};
+pub use authenticate::{ApiKeyFacts, AuthError, Caller, CurrentSession, is_of_own_page};
 
 pub use contract_wallet::{ContractWalletError, ContractWallets, RpcContractWallets, Verdict};
 pub use cookie::SessionCookie;
 pub use keys::{ApiKey, KeyError, KeyId, NewKey};
+pub use passkeys::{Ceremony, PasskeyError, PasskeyFacts, UserId};
 pub use secret::Secret;
 pub use sign_in::{Challenge, Session, SignInError, SignInKind, SignInRequest};
 
 use cache::Cache;
+use ceremonies::Ceremonies;
 use store::Store;
+use webauthn_rs::Webauthn;
 
 /// Lifetimes and bounds of identity; the configuration's `[identity]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +61,13 @@ pub struct IdentitySettings {
     pub keys_per_wallet_max: u32,
     /// How long an accepted credential is believed without asking the store, seconds; what another meter's revocation may take to arrive.
     pub cache_s: u64,
+    /// Passkeys of one user at most.
+    pub passkeys_per_user_max: u32,
+    /// Domain of passkeys (WebAuthn's rp id): the page's host, or a parent domain. Never an IP address. Changing it makes every passkey
+    /// useless.
+    pub passkey_domain: String,
+    /// Origin of the page, such as `https://chat.example.com`. Of `localhost` any port counts.
+    pub passkey_origin: String,
     /// Whether people reach the meter over https: the cookie is then `Secure` and named `__Host-…`.
     pub https: bool,
 }
@@ -69,6 +81,9 @@ impl Default for IdentitySettings {
             session_idle_s: 24 * 3600,
             sessions_per_wallet_max: 32,
             keys_per_wallet_max: 100,
+            passkeys_per_user_max: 16,
+            passkey_domain: "localhost".to_owned(),
+            passkey_origin: "http://localhost".to_owned(),
             cache_s: 5,
             https: false,
         }
@@ -96,6 +111,8 @@ struct Inner {
     accounts: Option<Arc<dyn Accounts>>,
     contract_wallets: Option<Arc<dyn ContractWallets>>,
     challenges_issued: AtomicU64,
+    webauthn: Webauthn,
+    ceremonies: Ceremonies,
 }
 
 /// What [`Identity::open`] connects to besides its own tables.
@@ -117,6 +134,7 @@ impl Identity {
         neighbours: Neighbours,
     ) -> Result<Self, IdentityError> {
         let store = store::open(database_url).await?;
+        let webauthn = passkeys::relying_party(&settings)?;
         let inner = Inner {
             cache: Cache::new(settings.cache_s),
             settings,
@@ -125,6 +143,8 @@ impl Identity {
             accounts: neighbours.accounts,
             contract_wallets: neighbours.contract_wallets,
             challenges_issued: AtomicU64::new(0),
+            webauthn,
+            ceremonies: Ceremonies::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -154,6 +174,21 @@ pub enum IdentityError {
     /// The database refused or was not reached.
     #[error("identity's store failed: {0}")]
     Store(#[from] sqlx::Error),
+    /// The settings of passkeys name no site.
+    #[error(
+        "identity.passkey_origin is `{origin}` and identity.passkey_domain is `{domain}`: {reason}; the origin is a URL whose host is that domain or below it, and no IP address"
+    )]
+    Passkeys {
+        /// As set.
+        origin: String,
+        /// As set.
+        domain: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A passkey's row can't be written or read.
+    #[error("a passkey can't be stored or read: {0}")]
+    Passkey(serde_json::Error),
     /// A row is not of the form that identity writes.
     #[error("table {table}: column {column} holds what identity never writes; restore it from a backup")]
     Row {

@@ -13,7 +13,7 @@ use wire::{Address, B256, keccak256};
 
 use super::secret::{self, Kind, Secret};
 use super::store::{Consumption, SessionRow};
-use super::{AuthError, ContractWalletError, Identity, IdentityError, Verdict};
+use super::{AuthError, ContractWalletError, Identity, IdentityError, UserId, Verdict};
 
 /// Challenges between two sweeps of what has expired.
 const SWEEP_EVERY: u64 = 64;
@@ -66,8 +66,10 @@ impl fmt::Debug for SignInRequest {
 pub struct Session {
     /// Goes into the cookie, or after `Bearer`.
     pub token: Secret,
-    /// Whose it is.
-    pub wallet: Address,
+    /// Whose it is: the user that a passkey or the wallet belongs to.
+    pub user: Option<UserId>,
+    /// The wallet that signed, or that the user has linked.
+    pub wallet: Option<Address>,
     /// Unix seconds; it ends earlier when unused.
     pub expires_at: u64,
 }
@@ -90,6 +92,38 @@ impl Identity {
 
     /// Opens a session for the wallet that signed. `domain` is the vault's. Errors consume the challenge, except where the store failed.
     pub async fn sign_in(&self, request: &SignInRequest, domain: &Eip712Domain) -> Result<Session, SignInError> {
+        let wallet = self.signing_wallet(request, domain).await?;
+        let user = self.inner.store.user_of_wallet(wallet).await?;
+        let (token, expires_at) = self.open_session(None, Some(wallet)).await?;
+        tracing::info!(%wallet, "session opened");
+        Ok(Session { token, user, wallet: Some(wallet), expires_at })
+    }
+
+    /// Links the wallet that signed to the user whose session `headers` carry. Errors as [`Identity::sign_in`], without a session, for a
+    /// session that is no user's, and for a wallet of another user that has passkeys.
+    pub async fn link_wallet(
+        &self,
+        headers: &http::HeaderMap,
+        request: &SignInRequest,
+        domain: &Eip712Domain,
+    ) -> Result<Address, SignInError> {
+        let caller = self.authenticate(headers).await?;
+        if !caller.session {
+            return Err(AuthError::SessionRequired.into());
+        }
+        let wallet = self.signing_wallet(request, domain).await?;
+        let user = caller.user.ok_or(SignInError::NoUser)?;
+        if !self.inner.store.link_wallet(user, wallet).await? {
+            return Err(SignInError::LinkedElsewhere { wallet });
+        }
+        // Every session of the user has the wallet from now on.
+        self.inner.cache.forget_all();
+        tracing::info!(%wallet, %user, "wallet linked");
+        Ok(wallet)
+    }
+
+    /// Whose signature it is; consumes the challenge.
+    async fn signing_wallet(&self, request: &SignInRequest, domain: &Eip712Domain) -> Result<Address, SignInError> {
         let now_s = self.now_s();
         let issued = keccak256(request.secret);
         match self.inner.store.consume_challenge(issued, now_s).await? {
@@ -108,7 +142,7 @@ impl Identity {
         }
         self.check_signature(&statement, &request.signature, domain).await?;
 
-        self.open_session(statement.owner, now_s).await
+        Ok(statement.owner)
     }
 
     /// Ends the session that the headers carry. Again: the same error as any unknown session.
@@ -140,18 +174,20 @@ impl Identity {
         })
     }
 
-    async fn open_session(&self, wallet: Address, now_s: u64) -> Result<Session, SignInError> {
+    /// A session of a user or of a wallet, and when it ends.
+    pub(super) async fn open_session(&self, user: Option<UserId>, wallet: Option<Address>) -> Result<(Secret, u64), IdentityError> {
+        let now_s = self.now_s();
         let token = secret::mint(Kind::Session)?;
         let expires_at = now_s.saturating_add(self.inner.settings.session_lifetime_s);
-        let row = SessionRow { secret_hash: secret::hash(token.reveal()), wallet, created_at: now_s, last_used_at: now_s, expires_at };
+        let row =
+            SessionRow { secret_hash: secret::hash(token.reveal()), user, wallet, created_at: now_s, last_used_at: now_s, expires_at };
 
         let ended = self.inner.store.add_session(&row, self.inner.settings.sessions_per_wallet_max).await?;
 
         for hash in &ended {
             self.inner.cache.forget(hash);
         }
-        tracing::info!(%wallet, "session opened");
-        Ok(Session { token, wallet, expires_at })
+        Ok((token, expires_at))
     }
 }
 
@@ -233,6 +269,18 @@ pub enum SignInError {
     /// EIP-1271 could not be asked.
     #[error("the chain could not be asked whether the wallet is a contract that accepts this signature; try again in a moment")]
     ContractUnavailable(#[from] ContractWalletError),
+    /// Not signed in well enough for this.
+    #[error(transparent)]
+    Caller(#[from] AuthError),
+    /// A wallet's own session.
+    #[error("this session is a wallet's own and no user's; add a passkey to it first, which makes a user of it")]
+    NoUser,
+    /// Somebody else's.
+    #[error("wallet {wallet} is linked to another user that has passkeys; sign in as that user and remove them first")]
+    LinkedElsewhere {
+        /// Which wallet.
+        wallet: Address,
+    },
     /// The store failed.
     #[error("the session could not be opened")]
     Unavailable(#[from] IdentityError),
@@ -250,6 +298,9 @@ impl SignInError {
             Self::MalformedSignature(_) => "malformed_signature",
             Self::WrongSigner { .. } => "wrong_signer",
             Self::ContractRefused { .. } => "contract_refused",
+            Self::Caller(error) => error.code(),
+            Self::NoUser => "user_required",
+            Self::LinkedElsewhere { .. } => "wallet_linked_elsewhere",
             Self::ContractUnavailable(_) | Self::Unavailable(_) => "unavailable",
         }
     }

@@ -29,7 +29,7 @@ use wire::settlement::SignedBatch;
 
 pub use error::{AttachError, CaptureError, CountersignError, HoldRefusal, LedgerError};
 pub use facts::{Advance, ChainEvent, ChainOrigin, ChainPoint, Fact, FactError, Short, Stepped};
-pub use reads::{Pending, RECEIPTS_PAGE_MAX};
+pub use reads::{Pending, RECEIPTS_PAGE_MAX, USAGE_ROWS_MAX, UsageRow};
 pub use rows::BlockRow;
 pub use types::*;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use alloy::primitives::{Address, B256, Bytes};
+use serde::Deserialize;
 use wire::receipt::ServiceReceipt;
 use wire::settlement::{Carry, Feed, RECEIPTS_MAX, SignedReceipt};
 use wire::{AccountId, Credits, OperatorId, merkle};
@@ -18,6 +19,28 @@ use super::{AuditReport, Ledger, audit};
 
 /// Most receipts of one page.
 pub const RECEIPTS_PAGE_MAX: u32 = 1_000;
+
+/// Most rows of one question about usage.
+pub const USAGE_ROWS_MAX: usize = 10_000;
+
+/// What an account's requests of one day, one model and one key came to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct UsageRow {
+    /// Days since the epoch, UTC.
+    pub day: u64,
+    /// Which model.
+    pub model: String,
+    /// Which key; `None` for a session.
+    pub key: Option<String>,
+    /// How many.
+    pub requests: u64,
+    /// As charged.
+    pub prompt_tokens: u64,
+    /// As charged.
+    pub completion_tokens: u64,
+    /// Credits, without what was given back.
+    pub cost: Credits,
+}
 
 /// What the chain shows above the depth at which it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +127,13 @@ impl Ledger {
         let readers = &self.shared.readers;
         let rows: Vec<ReceiptRow> = readers.rows(readers.statements().read_awaiting, &[&bytes(&node)]).await?;
         rows.iter().map(stored_receipt).collect()
+    }
+
+    /// An account's usage from `from_s` until before `until_s`, by day, model and key; at most one row more than [`USAGE_ROWS_MAX`].
+    pub async fn usage(&self, account: AccountId, from_s: u64, until_s: u64) -> Result<Vec<UsageRow>, LedgerError> {
+        let readers = &self.shared.readers;
+        let (from, until, limit) = (from_s.to_string(), until_s.to_string(), (USAGE_ROWS_MAX + 1).to_string());
+        readers.rows(readers.statements().read_usage, &[&account.to_string(), &from, &until, &limit]).await
     }
 
     /// What a key has spent and holds.

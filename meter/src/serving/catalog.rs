@@ -28,6 +28,7 @@ pub struct Model {
     pub model_root: B256,
     /// Digest of numeric contract, tokenizer and template.
     pub engine: B256,
+    numeric_contract: String,
     rates: Vec<RateConfig>,
 }
 
@@ -72,12 +73,18 @@ impl Model {
         let parts = prompter.engine_parts();
         let engine = wire::receipt::engine_id(&config.numeric_contract, parts.tokenizer_json, parts.chat_template);
         let rates = config.rates.clone();
-        Ok(Self { id: config.id.clone(), prompter, context_tokens: config.context_tokens, model_root, engine, rates })
+        let numeric_contract = config.numeric_contract.clone();
+        Ok(Self { id: config.id.clone(), prompter, context_tokens: config.context_tokens, model_root, engine, numeric_contract, rates })
     }
 
     /// The price at `now_s`; `None` before the first one starts.
     pub fn rate_at(&self, now_s: u64) -> Option<ModelRate> {
         self.rates.iter().rev().find(|rate| rate.starts_at <= now_s).map(|rate| ModelRate(rate.credits_per_million_tokens))
+    }
+
+    /// How weights and activations are stored under the model's numeric contract; `None` for one that this version does not know.
+    pub fn quantization(&self) -> Option<&'static str> {
+        (self.numeric_contract == "parallelix-x8-1").then_some("int8 block 32")
     }
 
     fn is_served_as(&self, offer: &ServedModel) -> bool {

@@ -1,7 +1,8 @@
 //! One request to one node: the better of two random capable ones, the network before fallback hardware, or a place in a
 //! bounded queue.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::seq::IndexedRandom;
@@ -30,13 +31,21 @@ pub struct Need<'a> {
 pub struct Dispatcher {
     fleet: Fleet,
     waiting: Arc<Semaphore>,
+    /// Of each model, those that wait.
+    counts: Arc<Mutex<HashMap<String, usize>>>,
     timeout: Duration,
 }
 
 impl Dispatcher {
     /// At most `queue_max` requests wait, each at most `timeout`.
     pub fn new(fleet: Fleet, queue_max: usize, timeout: Duration) -> Self {
-        Self { fleet, waiting: Arc::new(Semaphore::new(queue_max.min(Semaphore::MAX_PERMITS))), timeout }
+        let waiting = Arc::new(Semaphore::new(queue_max.min(Semaphore::MAX_PERMITS)));
+        Self { fleet, waiting, counts: Arc::default(), timeout }
+    }
+
+    /// Requests for `model` that wait for a place now.
+    pub fn waiting_for(&self, model: &str) -> usize {
+        self.counts().get(model).copied().unwrap_or(0)
     }
 
     /// Whether any node, with room or without, could serve this.
@@ -53,10 +62,12 @@ impl Dispatcher {
             return Err(DispatchError::NoNode);
         }
         let _place = self.waiting.try_acquire().map_err(|_| DispatchError::QueueFull)?;
-        metrics::gauge!("meter_queue_waiting").increment(1.0);
-        let outcome = self.wait(need).await;
-        metrics::gauge!("meter_queue_waiting").decrement(1.0);
-        outcome
+        let _waiting = Waiting::begin(self, need.model);
+        self.wait(need).await
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn wait(&self, need: &Need<'_>) -> Result<Lease, DispatchError> {
@@ -81,6 +92,33 @@ impl Dispatcher {
         let nodes: Vec<Arc<Node>> = self.fleet.nodes().into_iter().filter(|node| capable(node, need)).collect();
         let (fallback, network): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.facts.fallback);
         better_of_two(network, need.tokens).or_else(|| better_of_two(fallback, need.tokens))
+    }
+}
+
+/// A request that waits; counted until it is dropped, also by a client that goes away.
+struct Waiting<'a> {
+    dispatcher: &'a Dispatcher,
+    model: &'a str,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(dispatcher: &'a Dispatcher, model: &'a str) -> Self {
+        *dispatcher.counts().entry(model.to_owned()).or_default() += 1;
+        metrics::gauge!("meter_queue_waiting").increment(1.0);
+        Self { dispatcher, model }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.dispatcher.counts();
+        if let Some(count) = counts.get_mut(self.model) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(self.model);
+            }
+        }
+        metrics::gauge!("meter_queue_waiting").decrement(1.0);
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Node {
     link: u64,
     outgoing: mpsc::Sender<FromMeter>,
     status: Mutex<NodeStatus>,
+    /// When that came, seconds since the epoch; 0 before the first.
+    status_at: AtomicU64,
     jobs: Mutex<HashMap<B256, JobSlot>>,
     active: AtomicU32,
     outstanding_tokens: AtomicU64,
@@ -102,8 +104,12 @@ pub struct Node {
 pub struct NodeLoad {
     /// As the node reports.
     pub status: NodeStatus,
+    /// When that report came, seconds since the epoch; `None` before the first.
+    pub status_at: Option<u64>,
     /// Jobs of ours on it.
     pub active: u32,
+    /// Those of which tokens arrive.
+    pub streaming: u32,
     /// Tokens that those may still take.
     pub outstanding_tokens: u64,
     /// Of one answer, as it arrived here; `None` before any.
@@ -138,6 +144,7 @@ impl Fleet {
             link: self.0.links.fetch_add(1, Ordering::Relaxed),
             outgoing,
             status: Mutex::default(),
+            status_at: AtomicU64::new(0),
             jobs: Mutex::default(),
             active: AtomicU32::new(0),
             outstanding_tokens: AtomicU64::new(0),
@@ -269,7 +276,9 @@ impl Node {
         let speed_milli = self.speed_milli.load(Ordering::Acquire);
         NodeLoad {
             status: self.status().clone(),
+            status_at: Some(self.status_at.load(Ordering::Acquire)).filter(|at| *at > 0),
             active: self.active.load(Ordering::Acquire),
+            streaming: self.jobs().values().filter(|slot| slot.next > 0).count() as u32,
             outstanding_tokens: self.outstanding_tokens.load(Ordering::Acquire),
             measured_tokens_per_s: (speed_milli > 0).then_some(speed_milli as f64 / 1_000.0),
             served: self.served.load(Ordering::Acquire),
@@ -277,8 +286,9 @@ impl Node {
     }
 
     /// Takes a status report.
-    pub fn report(&self, status: NodeStatus) {
+    pub fn report(&self, status: NodeStatus, now_s: u64) {
         *self.status() = status;
+        self.status_at.store(now_s, Ordering::Release);
         self.room.notify_waiters();
     }
 

@@ -106,7 +106,9 @@ async fn hold(ledger: &Ledger, request: &HoldFor<'_>, max_tokens: u32) -> Result
         worst_case,
         expires_at_s: request.expires_at_s,
     };
-    ledger.hold(hold).await.map(drop)
+    let held = ledger.hold(hold).await?;
+    // A hold that was there already belongs to a request that was served, or is being served: never twice under one hold.
+    if held.replayed { Err(HoldRefusal::Conflict { request_id: request.request_id }) } else { Ok(()) }
 }
 
 fn is_short(refusal: &HoldRefusal) -> bool {

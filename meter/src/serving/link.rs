@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use daemon::clock::SharedClock;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use thiserror::Error;
@@ -144,14 +145,14 @@ async fn work(serving: &Serving, node: &Arc<Node>, sink: &mut Sink, source: &mut
     let (claims, waiting) = mpsc::channel(RECEIPTS_MAX);
     tokio::select! {
         () = node.closed.cancelled() => LinkEnd::Closed,
-        end = read(node, source, claims) => end,
+        end = read(node, source, claims, &serving.rooms().clock) => end,
         end = write(sink, outbox) => end,
         () = settle_claims(serving, node, waiting) => LinkEnd::Closed,
         end = look_after(serving, node) => end,
     }
 }
 
-async fn read(node: &Node, source: &mut Source, claims: mpsc::Sender<Claim>) -> LinkEnd {
+async fn read(node: &Node, source: &mut Source, claims: mpsc::Sender<Claim>, clock: &SharedClock) -> LinkEnd {
     loop {
         let frame = match next(source).await {
             Ok(frame) => frame,
@@ -178,7 +179,7 @@ async fn read(node: &Node, source: &mut Source, claims: mpsc::Sender<Claim>) -> 
                 metrics::counter!("meter_receipts_declined_total").increment(1);
                 tracing::warn!(%request_id, node = %node.facts.node, message = %clipped(&message), "node declined to sign");
             }
-            FromNode::Status(status) => node.report(status),
+            FromNode::Status(status) => node.report(status, clock.now_s()),
             // What nobody waits for any more, or never asked for, is dropped.
             FromNode::Proof { request_id, windows } => {
                 node.proofs.answer(&request_id, windows);

@@ -12,6 +12,7 @@ use super::audits::{Case, Drawn};
 use super::fleet::{Lease, Node, NodeEvent};
 use super::receipt::{self, Claim};
 use super::request::{AnswerEnd, AnswerEvent, Interruption, Outcome, ServeError, ServedBy, Walk, with_retries};
+use super::speeds::AnswerSpeed;
 use super::stream::{AnswerStream, Piece, Tokens};
 use crate::ledger::{Capture, CaptureError, Captured, DispatchRecord, LedgerError};
 
@@ -146,7 +147,11 @@ impl Live {
             Ended::Interrupted(cause) => (AnswerEnd::Interrupted, Some(cause), self.last_word(walk, true).await),
         };
         if interruption.is_none() && end != AnswerEnd::Cancelled {
-            self.lease.node().measured(self.answer.count(), (last_token - self.first_token).as_secs_f64());
+            let elapsed_s = (last_token - self.first_token).as_secs_f64();
+            self.lease.node().measured(self.answer.count(), elapsed_s);
+            let tokens_per_s = (self.answer.count() > 1 && elapsed_s > 0.0).then(|| f64::from(self.answer.count() - 1) / elapsed_s);
+            let speed = AnswerSpeed { first_token: self.first_token - self.started, tokens_per_s };
+            walk.serving.rooms().speeds.add(&walk.order.model.id, speed);
         } else if interruption.is_some_and(|cause| cause != Interruption::Draining) {
             self.lease.node().failed();
         }

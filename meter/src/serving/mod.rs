@@ -11,11 +11,13 @@ pub mod catalog; // models, prices, digests
 pub mod dispatch; // which node
 pub mod fleet; // linked nodes and their jobs
 pub mod hold; // worst case, reserved
+pub mod jobs; // answers that outlive their readers
 pub mod link; // one node's WebSocket
 mod live; // one answer while it arrives
 pub mod proof; // the windows under a receipt's root
 pub mod receipt; // own count against the node's claim
 pub mod request; // the rooms in order
+pub mod speeds; // medians of a model's last answers
 pub mod stream; // token ids → text
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -35,6 +37,8 @@ use audits::{Audits, Lot};
 use catalog::Catalog;
 use dispatch::Dispatcher;
 use fleet::Fleet;
+use jobs::Jobs;
+use speeds::Speeds;
 
 /// Links at once that have not said hello yet; each holds a socket for ten seconds at most.
 const LINKS_OPENING_MAX: usize = 256;
@@ -53,6 +57,10 @@ pub struct Rooms {
     pub dispatcher: Dispatcher,
     /// The sample that is computed again.
     pub audits: Audits,
+    /// Answers that belong to the meter.
+    pub jobs: Arc<Jobs>,
+    /// How fast answers came.
+    pub speeds: Speeds,
     /// Where money is counted.
     pub ledger: Ledger,
     /// Where the contracts are.
@@ -108,6 +116,8 @@ impl Serving {
             fleet,
             catalog: parts.catalog,
             audits: Audits::new(parts.audits, parts.lot),
+            jobs: Jobs::new(&limits, parts.clock.clone()),
+            speeds: Speeds::default(),
             ledger: parts.ledger,
             domain: parts.deployment.settlement_domain(),
             deployment: parts.deployment,

@@ -26,7 +26,7 @@ const HOLD_MARGIN_S: u64 = 120;
 
 /// What a client asks for, checked and rendered.
 pub struct Order {
-    /// Minted for this request.
+    /// Minted for this request, or made of what the client calls it. One that has a hold already is refused.
     pub request_id: B256,
     /// Who pays.
     pub payer: Payer,
@@ -50,7 +50,15 @@ pub struct Answer {
     pub reservation: Reservation,
     /// What happens. Ends after [`AnswerEvent::Done`] or [`AnswerEvent::Failed`].
     pub events: mpsc::Receiver<AnswerEvent>,
+    cancel: CancellationToken,
     _cancel: DropGuard,
+}
+
+impl Answer {
+    /// Cancels the request without giving up its events: what arrived is still told, and charged.
+    pub fn canceller(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
 }
 
 /// What the client's side hears.
@@ -202,7 +210,14 @@ impl Serving {
 
         let (sender, events) = mpsc::channel(reservation.max_tokens as usize + 4);
         let cancel = CancellationToken::new();
-        let answer = Answer { request_id: order.request_id, prompt_tokens, reservation, events, _cancel: cancel.clone().drop_guard() };
+        let answer = Answer {
+            request_id: order.request_id,
+            prompt_tokens,
+            reservation,
+            events,
+            cancel: cancel.clone(),
+            _cancel: cancel.clone().drop_guard(),
+        };
         tokio::spawn(Walk { serving: self.clone(), order, reservation, events: sender, cancel, _place: place }.run());
         Ok(answer)
     }

@@ -11,7 +11,9 @@ use axum::Router;
 use daemon::CancellationToken;
 use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
+use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
+use meter::chain::ChainProxy;
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
 use meter::identity::{Identity, IdentitySettings, Neighbours};
 use meter::ledger::{
@@ -167,6 +169,8 @@ impl Network {
             keepers: Arc::new(BTreeSet::from([keeper.address()])),
             readiness: Readiness::of(&[]),
             rendering: Arc::new(Semaphore::new(2)),
+            pool: PoolFeed::new(limits.readers_max),
+            chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

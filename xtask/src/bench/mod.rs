@@ -11,10 +11,13 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::command;
+use crate::page::network::PageNetwork;
+use crate::page::{browser, specs};
 use crate::secret;
 use crate::stop::Stop;
 use crate::suite::postgres::Postgres;
 use crate::tools::Tools;
+use crate::up;
 use crate::workspace::Workspace;
 
 const BENCH_LIMIT: Duration = Duration::from_secs(1_800);
@@ -28,6 +31,8 @@ pub enum Bench {
     Ledger,
     /// Gas of every function of the contracts.
     Gas,
+    /// The page on a slowed processor: typing beside a long conversation and a fast answer, and a first visit.
+    Page,
 }
 
 /// Builds what is needed, optimised, and measures.
@@ -36,6 +41,7 @@ pub fn run(workspace: &Workspace, bench: Bench, stop: &Stop) -> Result<()> {
         Bench::Engine => engine::run(workspace, stop),
         Bench::Ledger => ledger(workspace, stop),
         Bench::Gas => gas(workspace, stop),
+        Bench::Page => page(workspace, stop),
     }
 }
 
@@ -61,6 +67,20 @@ fn ledger_on(workspace: &Workspace, store: &str, url: &str, stop: &Stop) -> Resu
     let said = command::capture(&mut cargo, BENCH_LIMIT, stop)?;
     for figure in said.lines().filter_map(|line| line.strip_prefix("figure ")) {
         println!("figure {store}_{figure}");
+    }
+    Ok(())
+}
+
+/// Figures of the page in an installed Chromium, against a network of optimised binaries.
+fn page(workspace: &Workspace, stop: &Stop) -> Result<()> {
+    let mut say = |line: &str| eprintln!("{line}");
+    let browser = browser::find().context(browser::MISSING)?;
+    let parts = up::parts(workspace, true, stop, &mut say)?;
+    let mut running = PageNetwork::start(workspace, parts, &browser, stop, &mut say)?;
+    let said = specs::figures(workspace, &running, stop).and_then(|mut figures| command::capture(&mut figures, BENCH_LIMIT, stop));
+    running.network.stop_all();
+    for figure in said?.lines().filter(|line| line.starts_with("figure ")) {
+        println!("{figure}");
     }
     Ok(())
 }

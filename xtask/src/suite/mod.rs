@@ -36,9 +36,9 @@ struct Outcome {
 /// Runs every step, or only one, and prints the list of steps with their durations.
 ///
 /// The last line is `N passed, N failed`: the tests of all runners, and one more failure for a step that failed without a
-/// failed test (a lint, a build, a missing PostgreSQL). False when anything failed.
-pub fn run(workspace: &Workspace, only: Option<Step>, stop: &Stop) -> Result<bool> {
-    let mut suite = Suite { workspace, stop, tools: None, postgres: None, binaries: None };
+/// failed test (a lint, a build, a missing PostgreSQL). Of the step `page` only the specs named by `specs`. False when anything failed.
+pub fn run(workspace: &Workspace, only: Option<Step>, specs: &[String], stop: &Stop) -> Result<bool> {
+    let mut suite = Suite { workspace, stop, specs, tools: None, postgres: None, binaries: None, not_run: Vec::new() };
     let mut outcomes: Vec<Outcome> = Vec::new();
     let steps = only.map_or_else(|| Step::ALL.to_vec(), |step| vec![step]);
     for step in steps {
@@ -58,11 +58,12 @@ pub fn run(workspace: &Workspace, only: Option<Step>, stop: &Stop) -> Result<boo
         }
         outcomes.push(Outcome { step, elapsed: started.elapsed(), count, failure });
     }
+    let not_run = std::mem::take(&mut suite.not_run);
     drop(suite);
-    Ok(report(&outcomes))
+    Ok(report(&outcomes, &not_run))
 }
 
-fn report(outcomes: &[Outcome]) -> bool {
+fn report(outcomes: &[Outcome], not_run: &[&str]) -> bool {
     println!("\n{:<22} {:>9} {:>8} {:>8}", "step", "seconds", "passed", "failed");
     let mut total = Count::default();
     for Outcome { step, elapsed, count, failure } in outcomes {
@@ -75,6 +76,9 @@ fn report(outcomes: &[Outcome]) -> bool {
             println!("{}: {line}", step.name());
         }
     }
+    for reason in not_run {
+        println!("{reason}");
+    }
     println!("{} passed, {} failed", total.passed, total.failed);
     total.failed == 0
 }
@@ -83,9 +87,13 @@ fn report(outcomes: &[Outcome]) -> bool {
 struct Suite<'a> {
     workspace: &'a Workspace,
     stop: &'a Stop,
+    /// Parts of names of the page's specs; none is all.
+    specs: &'a [String],
     tools: Option<crate::tools::Tools>,
     postgres: Option<Option<postgres::Postgres>>,
     binaries: Option<crate::build::Binaries>,
+    /// What this machine can't run, each said again at the end.
+    not_run: Vec<&'static str>,
 }
 
 impl Suite<'_> {

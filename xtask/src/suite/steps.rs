@@ -1,7 +1,6 @@
 //! The steps of `cargo xtask test`, in their order.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +13,9 @@ use crate::build::{self, Binaries, PROCESSES};
 use crate::command;
 use crate::kernels;
 use crate::model;
-use crate::tools::{Tools, require};
+use crate::network::Parts;
+use crate::page;
+use crate::tools::Tools;
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,6 +26,8 @@ pub enum Step {
     Format,
     /// Builds the contracts and runs forge's tests.
     Contracts,
+    /// Checks, tests and builds the page, and weighs it.
+    Web,
     /// Clippy over the workspace; warnings are errors.
     Lint,
     /// Compiles the CUDA kernels for every architecture and looks at their machine code.
@@ -35,28 +38,29 @@ pub enum Step {
     Model,
     /// Cargo's tests of all crates but the end-to-end one, stores on SQLite and PostgreSQL.
     Crates,
-    /// Tests of the web page.
-    Web,
     /// The whole network, on SQLite.
     E2eSqlite,
     /// The whole network, on PostgreSQL.
     E2ePostgres,
+    /// The page in a real browser, against a whole network.
+    Page,
 }
 
 impl Step {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Tools,
         Self::Format,
         Self::Contracts,
         Self::Kernels,
+        Self::Web, // before the binaries, which embed what it builds
         Self::Build,
         Self::Lint,
         Self::Model,
         Self::Crates,
-        Self::Web,
         Self::E2eSqlite,
         Self::E2ePostgres,
+        Self::Page,
     ];
 
     /// As on the command line.
@@ -71,6 +75,7 @@ impl Step {
             Self::Model => other == Self::Build,
             // The engine is compared with llama.cpp on the model.
             Self::Crates => matches!(other, Self::Build | Self::Model),
+            Self::Page => matches!(other, Self::Tools | Self::Web | Self::Build | Self::Model),
             Self::E2eSqlite | Self::E2ePostgres => matches!(other, Self::Tools | Self::Build | Self::Model),
             _ => false,
         }
@@ -94,6 +99,7 @@ impl Suite<'_> {
                 let url = self.postgres()?.map(|postgres| postgres.url.clone());
                 self.end_to_end(Some(url.context(MISSING)?), count)
             }
+            Step::Page => self.page(count),
         }
     }
 
@@ -143,6 +149,14 @@ impl Suite<'_> {
         self.binaries.clone().context("the binaries are not there")
     }
 
+    /// The processes alone, where no step before has compiled everything.
+    fn processes(&self) -> Result<Binaries> {
+        match &self.binaries {
+            Some(binaries) => Ok(binaries.clone()),
+            None => Binaries::build(self.workspace, &["--workspace", "--bins"], &PROCESSES, self.stop),
+        }
+    }
+
     fn lint(&mut self, count: &mut Count) -> Result<()> {
         self.show(self.workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]), count)
     }
@@ -156,13 +170,28 @@ impl Suite<'_> {
     }
 
     fn web(&mut self, count: &mut Count) -> Result<()> {
-        require("node", "Node.js 20 or later: https://nodejs.org")?;
-        let tests = web_tests(&self.workspace.root.join("web"));
-        if tests.is_empty() {
-            println!("no tests under web/");
+        page::build::packages_ready(self.workspace, self.stop, &mut |line| println!("{line}"))?;
+        self.show(&mut page::build::npm(self.workspace, &["run", "check"]), count)?;
+        self.show(&mut page::build::npm(self.workspace, &["test"]), count)?;
+        page::build::ready(self.workspace, self.stop, &mut |line| println!("{line}"))?;
+        self.show(&mut page::build::npm(self.workspace, &["run", "size"]), count)
+    }
+
+    fn page(&mut self, count: &mut Count) -> Result<()> {
+        let Some(browser) = page::browser::find() else {
+            println!("{}", page::browser::MISSING);
+            self.not_run.push(page::browser::MISSING);
             return Ok(());
-        }
-        self.show(Command::new("node").current_dir(&self.workspace.root).args(["--test", "--test-reporter=tap"]).args(tests), count)
+        };
+        page::build::ready(self.workspace, self.stop, &mut |line| println!("{line}"))?;
+        let (tools, binaries) = (self.tools()?, self.processes()?);
+        let model = model::ready(self.workspace, &binaries.gpu_node, self.stop)?;
+        let parts = Parts { root: self.workspace.root.clone(), tools, binaries, model };
+        let mut running = page::network::PageNetwork::start(self.workspace, parts, &browser, self.stop, &mut |line| println!("{line}"))?;
+        let result =
+            page::specs::command(self.workspace, &running, self.specs, self.stop).and_then(|mut specs| self.show(&mut specs, count));
+        running.network.stop_all();
+        result
     }
 
     fn model(&mut self) -> Result<()> {
@@ -206,18 +235,4 @@ impl Suite<'_> {
         }
         Ok(self.postgres.as_ref().and_then(Option::as_ref))
     }
-}
-
-/// `*.test.js`, `*.test.mjs` and `*.test.ts` below `folder`.
-fn web_tests(folder: &Path) -> Vec<std::path::PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut tests: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name != "node_modules"))
-        .flat_map(|path| if path.is_dir() { web_tests(&path) } else { vec![path] })
-        .filter(|path| [".test.js", ".test.mjs", ".test.ts"].iter().any(|ending| path.to_string_lossy().ends_with(ending)))
-        .collect();
-    tests.sort();
-    tests
 }

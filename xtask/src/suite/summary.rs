@@ -12,7 +12,7 @@ pub struct Count {
 impl Count {
     /// Adds what `line` reports; lines that are no summary add nothing.
     ///
-    /// Knows cargo nextest, libtest, forge (its last line, not each suite's) and node's runner.
+    /// Knows cargo nextest, libtest, forge (its last line, not each suite's), node's runner and vitest.
     pub fn read(&mut self, line: &str) {
         let line = without_colors(line);
         let line = line.trim();
@@ -27,6 +27,10 @@ impl Count {
             && line.contains(" test suite")
         {
             tail.split(',').collect()
+        } else if let Some(tail) = line.strip_prefix("Tests ")
+            && line.ends_with(')')
+        {
+            return self.read_vitest(tail);
         } else if let Some(tail) = line.strip_prefix("# ").or_else(|| line.strip_prefix("ℹ ")) {
             return self.read_node(tail);
         } else {
@@ -51,6 +55,13 @@ impl Count {
             self.passed += number;
         } else if ["failed", "timed out", "exec failed"].iter().any(|failure| label.starts_with(failure)) {
             self.failed += number;
+        }
+    }
+
+    /// `2 failed | 118 passed | 1 skipped (121)`.
+    fn read_vitest(&mut self, tail: &str) {
+        for part in tail.split(['|', '(']) {
+            self.add(part.trim());
         }
     }
 
@@ -99,6 +110,9 @@ mod tests {
             ("# pass 4", 4, 0),
             ("ℹ fail 2", 0, 2),
             ("# tests 6", 0, 0),
+            ("      Tests  2 failed | 118 passed | 1 skipped (121)", 118, 2),
+            (" Test Files  1 failed | 12 passed (13)", 0, 0),
+            ("\u{1b}[2m      Tests \u{1b}[22m \u{1b}[1m\u{1b}[32m7 passed\u{1b}[39m\u{1b}[22m\u{1b}[90m (7)\u{1b}[39m", 7, 0),
             ("all tests passed", 0, 0),
         ];
         for (line, passed, failed) in cases {

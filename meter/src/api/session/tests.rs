@@ -25,16 +25,16 @@ use crate::serving::{Parts, Serving};
 const NOW_S: u64 = 1_900_000_000;
 const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
 
-struct Meter {
+pub(in super::super) struct Meter {
     state: ApiState,
     wallet: PrivateKeySigner,
     _folder: tempfile::TempDir,
 }
 
-struct Reply {
-    status: u16,
+pub(in super::super) struct Reply {
+    pub(in super::super) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(in super::super) body: Value,
 }
 
 impl Reply {
@@ -44,7 +44,7 @@ impl Reply {
 }
 
 impl Meter {
-    async fn open() -> Self {
+    pub(in super::super) async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("meter.sqlite").display());
         let clock = ManualClock::at_s(NOW_S);
@@ -64,6 +64,7 @@ impl Meter {
             fee_bps: 500,
             settler: contract(0xff),
         };
+        let page_deployment = deployment.clone();
         let serving = Serving::new(Parts {
             catalog: Catalog::default(),
             ledger: ledger.clone(),
@@ -84,11 +85,13 @@ impl Meter {
             keepers: Arc::default(),
             readiness: Readiness::of(&[]),
             rendering: Arc::new(Semaphore::new(1)),
+            pool: super::super::pool::PoolFeed::new(1),
+            chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
         };
         Self { state, wallet, _folder: folder }
     }
 
-    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    pub(in super::super) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -134,6 +137,53 @@ async fn a_browser_signs_in_and_out_by_cookie() {
     let closed = meter.call("DELETE", "/v1/session", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await;
     assert_eq!((closed.status, closed.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0")), (204, true));
     assert_eq!(meter.call("GET", "/v1/account", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await.code(), (401, "invalid_session"));
+}
+
+#[tokio::test]
+async fn the_page_asks_whose_session_it_has() {
+    let meter = Meter::open().await;
+    assert_eq!(meter.call("GET", "/v1/session", &[], Body::empty()).await.code(), (401, "missing_credentials"));
+    let opened = meter.sign_in().await;
+    let shown = meter.call("GET", "/v1/session", &[("authorization", &bearer(&opened))], Body::empty()).await;
+    let expected = json!({
+        "user": null, "wallet": meter.wallet.address(), "account": null, "passkeys": 0, "expires_at": NOW_S + 7 * 86_400,
+    });
+    assert_eq!((shown.status, &shown.body), (200, &expected));
+    let made = meter.call("POST", "/v1/keys", &[("authorization", &bearer(&opened))], r#"{"name":"a"}"#).await;
+    let key = format!("Bearer {}", made.body["key"].as_str().unwrap());
+    assert_eq!(meter.call("GET", "/v1/session", &[("authorization", &key)], Body::empty()).await.code(), (403, "session_required"));
+}
+
+#[tokio::test]
+async fn a_cookie_changes_nothing_for_another_site() {
+    let meter = Meter::open().await;
+    let opened = meter.sign_in().await;
+    let cookie = opened.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let post = async |headers: &[(&str, &str)]| {
+        let headers: Vec<_> = [("cookie", cookie.as_str())].into_iter().chain(headers.iter().copied()).collect();
+        meter.call("POST", "/v1/keys", &headers, r#"{"name":"a"}"#).await
+    };
+    let json = ("content-type", "application/json; charset=utf-8");
+    let host = ("host", "meter.example");
+    for accepted in [&[json, OWN_PAGE][..], &[json, host, ("origin", "https://meter.example")]] {
+        assert_eq!(post(accepted).await.status, 201);
+    }
+    for refused in [
+        &[json][..],
+        &[json, ("sec-fetch-site", "none")],
+        &[json, ("sec-fetch-site", "same-site")],
+        &[json, ("sec-fetch-site", "cross-site"), host, ("origin", "https://meter.example")],
+        &[json, host, ("origin", "null")],
+        &[json, host, ("origin", "https://meter.example.evil.example")],
+        &[OWN_PAGE],
+        &[OWN_PAGE, ("content-type", "text/plain")],
+        &[OWN_PAGE, ("content-type", "application/x-www-form-urlencoded")],
+    ] {
+        assert_eq!(post(refused).await.code(), (403, "cross_site"), "{refused:?}");
+    }
+    let by_bearer = [("authorization", bearer(&opened)), ("sec-fetch-site", "cross-site".to_owned())];
+    let by_bearer: Vec<(&str, &str)> = by_bearer.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(meter.call("POST", "/v1/keys", &by_bearer, r#"{"name":"a"}"#).await.status, 201);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Challenges, sessions and keys at rest. One trait, written by hand for each database; the tests run over both.
 
+mod passkeys; // rows of passkeys
 mod postgres;
 mod sqlite;
 
@@ -7,7 +8,10 @@ use async_trait::async_trait;
 use sqlx::Row;
 use wire::{Address, B256, Credits};
 
+pub(super) use passkeys::{NewPasskeyRow, PasskeyRow, Removal};
+
 use super::IdentityError;
+use super::UserId;
 use super::keys::{ApiKey, KeyId};
 use super::secret::SecretHash;
 
@@ -37,10 +41,10 @@ pub(super) trait Store: Send + Sync {
     /// Drops what expired or was revoked long enough ago, and the oldest challenges above `challenges_max`.
     async fn sweep(&self, now_s: u64, challenges_max: u32) -> Result<(), IdentityError>;
 
-    /// Stores a session; ends and names the wallet's oldest ones above `max`.
+    /// Stores a session; ends and names the oldest ones above `max` of the same user or wallet.
     async fn add_session(&self, row: &SessionRow, max: u32) -> Result<Vec<SecretHash>, IdentityError>;
 
-    /// The session under `hash`, expired or not.
+    /// The session under `hash`, expired or not, with the user and the wallet that stand behind it now.
     async fn session(&self, hash: &SecretHash) -> Result<Option<SessionRow>, IdentityError>;
 
     /// Notes that a session was used.
@@ -48,6 +52,28 @@ pub(super) trait Store: Send + Sync {
 
     /// Ends a session; whether there was one.
     async fn remove_session(&self, hash: &SecretHash) -> Result<bool, IdentityError>;
+
+    /// Stores a passkey, and its user when there is none yet, unless that has `max` of them or the credential is known; whether it was
+    /// stored.
+    async fn add_passkey(&self, row: &NewPasskeyRow<'_>, max: u32) -> Result<bool, IdentityError>;
+
+    /// The passkey of a credential.
+    async fn passkey(&self, credential_id: &[u8]) -> Result<Option<PasskeyRow>, IdentityError>;
+
+    /// A user's passkeys, oldest first.
+    async fn passkeys_of(&self, user: UserId) -> Result<Vec<PasskeyRow>, IdentityError>;
+
+    /// Notes that a passkey was used, with its new counter, unless another use came in between; whether it was noted.
+    async fn use_passkey(&self, credential_id: &[u8], was: &str, credential: &str, now_s: u64) -> Result<bool, IdentityError>;
+
+    /// Removes a passkey of `user`, unless it is the last way in.
+    async fn remove_passkey(&self, user: UserId, credential_id: &[u8]) -> Result<Removal, IdentityError>;
+
+    /// The user of a wallet.
+    async fn user_of_wallet(&self, wallet: Address) -> Result<Option<UserId>, IdentityError>;
+
+    /// Links a wallet to a user, away from one that has no passkey left; whether it is linked, which it is not when another user has it.
+    async fn link_wallet(&self, user: UserId, wallet: Address) -> Result<bool, IdentityError>;
 
     /// Stores a key, unless the wallet has `max` live ones; whether it was stored.
     async fn add_key(&self, row: &NewKeyRow<'_>, max: u32) -> Result<bool, IdentityError>;
@@ -88,7 +114,10 @@ impl Consumption {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SessionRow {
     pub(super) secret_hash: SecretHash,
-    pub(super) wallet: Address,
+    /// Stored, or behind the wallet now. Of a new session exactly one of the two.
+    pub(super) user: Option<UserId>,
+    /// Stored, or behind the user now.
+    pub(super) wallet: Option<Address>,
     pub(super) created_at: u64,
     pub(super) last_used_at: u64,
     pub(super) expires_at: u64,
@@ -124,14 +153,17 @@ fn seconds(value: i64, table: &'static str, column: &'static str) -> Result<u64,
 fn session_row<R: Row>(row: &R) -> Result<SessionRow, IdentityError>
 where
     for<'r> &'r [u8]: sqlx::Decode<'r, R::Database>,
+    for<'r> Option<&'r [u8]>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     [u8]: sqlx::Type<R::Database>,
     for<'r> i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     for<'c> &'c str: sqlx::ColumnIndex<R>,
 {
     let table = "sessions";
+    let (user, wallet) = (row.try_get::<Option<&[u8]>, _>("user_id")?, row.try_get::<Option<&[u8]>, _>("wallet")?);
     Ok(SessionRow {
         secret_hash: fixed(row.try_get("secret_hash")?, table, "secret_hash")?,
-        wallet: Address::from(fixed::<20>(row.try_get("wallet")?, table, "wallet")?),
+        user: user.map(|bytes| fixed(bytes, table, "user_id").map(UserId)).transpose()?,
+        wallet: wallet.map(|bytes| fixed::<20>(bytes, table, "wallet").map(Address::from)).transpose()?,
         created_at: seconds(row.try_get("created_at")?, table, "created_at")?,
         last_used_at: seconds(row.try_get("last_used_at")?, table, "last_used_at")?,
         expires_at: seconds(row.try_get("expires_at")?, table, "expires_at")?,

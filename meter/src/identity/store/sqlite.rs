@@ -7,10 +7,14 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use wire::{Address, B256};
 
-use super::super::IdentityError;
 use super::super::keys::{ApiKey, KeyId};
 use super::super::secret::SecretHash;
-use super::{Consumption, EXPIRED_KEPT_S, KeyRow, NewKeyRow, REVOKED_KEPT_S, SessionRow, Store, fixed, key_row, session_row, stored};
+use super::super::{IdentityError, UserId};
+use super::passkeys::passkey_row;
+use super::{
+    Consumption, EXPIRED_KEPT_S, KeyRow, NewKeyRow, NewPasskeyRow, PasskeyRow, REVOKED_KEPT_S, Removal, SessionRow, Store, fixed, key_row,
+    session_row, stored,
+};
 
 const CONNECTIONS_MAX: u32 = 4;
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -63,20 +67,25 @@ impl Store for SqliteStore {
     }
 
     async fn add_session(&self, row: &SessionRow, max: u32) -> Result<Vec<SecretHash>, IdentityError> {
-        let sql = "INSERT INTO sessions (secret_hash, wallet, created_at, last_used_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let insert = sqlx::query(sql).bind(&row.secret_hash[..]).bind(row.wallet.as_slice());
+        let (user, wallet) = (row.user.as_ref().map(|user| &user.0[..]), row.wallet.as_ref().map(|wallet| wallet.as_slice()));
+        let sql =
+            "INSERT INTO sessions (secret_hash, user_id, wallet, created_at, last_used_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let insert = sqlx::query(sql).bind(&row.secret_hash[..]).bind(user).bind(wallet);
         let insert = insert.bind(stored(row.created_at)).bind(stored(row.last_used_at)).bind(stored(row.expires_at));
         insert.execute(&self.pool).await?;
         let oldest = "DELETE FROM sessions WHERE secret_hash IN
-                      (SELECT secret_hash FROM sessions WHERE wallet = ?1 ORDER BY created_at DESC, secret_hash = ?3 DESC LIMIT -1 OFFSET ?2)
+                      (SELECT secret_hash FROM sessions WHERE user_id IS ?1 AND wallet IS ?2
+                       ORDER BY created_at DESC, secret_hash = ?4 DESC LIMIT -1 OFFSET ?3)
                       RETURNING secret_hash";
-        let ended = sqlx::query_scalar(oldest).bind(row.wallet.as_slice()).bind(max).bind(&row.secret_hash[..]);
+        let ended = sqlx::query_scalar(oldest).bind(user).bind(wallet).bind(max).bind(&row.secret_hash[..]);
         let ended: Vec<Vec<u8>> = ended.fetch_all(&self.pool).await?;
         ended.iter().map(|hash| fixed(hash, "sessions", "secret_hash")).collect()
     }
 
     async fn session(&self, hash: &SecretHash) -> Result<Option<SessionRow>, IdentityError> {
-        let sql = "SELECT secret_hash, wallet, created_at, last_used_at, expires_at FROM sessions WHERE secret_hash = ?1";
+        let sql =
+            "SELECT s.secret_hash, u.id AS user_id, coalesce(s.wallet, u.wallet) AS wallet, s.created_at, s.last_used_at, s.expires_at
+                   FROM sessions s LEFT JOIN users u ON u.id = s.user_id OR u.wallet = s.wallet WHERE s.secret_hash = ?1";
         sqlx::query(sql).bind(&hash[..]).fetch_optional(&self.pool).await?.as_ref().map(session_row).transpose()
     }
 
@@ -89,6 +98,62 @@ impl Store for SqliteStore {
     async fn remove_session(&self, hash: &SecretHash) -> Result<bool, IdentityError> {
         let removed = sqlx::query("DELETE FROM sessions WHERE secret_hash = ?1").bind(&hash[..]).execute(&self.pool).await?;
         Ok(removed.rows_affected() == 1)
+    }
+
+    async fn add_passkey(&self, row: &NewPasskeyRow<'_>, max: u32) -> Result<bool, IdentityError> {
+        let user = "INSERT INTO users (id, wallet, created_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let user = sqlx::query(user).bind(&row.user.0[..]).bind(row.wallet.as_ref().map(|wallet| wallet.as_slice()));
+        user.bind(stored(row.created_at)).execute(&self.pool).await?;
+        let sql = "INSERT INTO passkeys (credential_id, user_id, name, credential, created_at)
+                   SELECT ?1, id, ?3, ?4, ?5 FROM users
+                   WHERE id = ?2 AND (SELECT count(*) FROM passkeys WHERE user_id = ?2) < ?6
+                   ON CONFLICT DO NOTHING";
+        let insert = sqlx::query(sql).bind(row.credential_id).bind(&row.user.0[..]).bind(row.name).bind(row.credential);
+        Ok(insert.bind(stored(row.created_at)).bind(max).execute(&self.pool).await?.rows_affected() == 1)
+    }
+
+    async fn passkey(&self, credential_id: &[u8]) -> Result<Option<PasskeyRow>, IdentityError> {
+        let sql = "SELECT credential_id, user_id, name, credential, created_at, last_used_at FROM passkeys WHERE credential_id = ?1";
+        sqlx::query(sql).bind(credential_id).fetch_optional(&self.pool).await?.as_ref().map(passkey_row).transpose()
+    }
+
+    async fn passkeys_of(&self, user: UserId) -> Result<Vec<PasskeyRow>, IdentityError> {
+        let sql = "SELECT credential_id, user_id, name, credential, created_at, last_used_at
+                   FROM passkeys WHERE user_id = ?1 ORDER BY created_at, credential_id";
+        let rows = sqlx::query(sql).bind(&user.0[..]).fetch_all(&self.pool).await?;
+        rows.iter().map(passkey_row).collect()
+    }
+
+    async fn use_passkey(&self, credential_id: &[u8], was: &str, credential: &str, now_s: u64) -> Result<bool, IdentityError> {
+        let sql = "UPDATE passkeys SET credential = ?3, last_used_at = ?4 WHERE credential_id = ?1 AND credential = ?2";
+        let update = sqlx::query(sql).bind(credential_id).bind(was).bind(credential).bind(stored(now_s));
+        Ok(update.execute(&self.pool).await?.rows_affected() == 1)
+    }
+
+    async fn remove_passkey(&self, user: UserId, credential_id: &[u8]) -> Result<Removal, IdentityError> {
+        let sql = "DELETE FROM passkeys WHERE credential_id = ?1 AND user_id = ?2
+                   AND ((SELECT count(*) FROM passkeys WHERE user_id = ?2) > 1 OR (SELECT wallet FROM users WHERE id = ?2) IS NOT NULL)";
+        let removed = sqlx::query(sql).bind(credential_id).bind(&user.0[..]).execute(&self.pool).await?.rows_affected() == 1;
+        if removed {
+            return Ok(Removal::Removed);
+        }
+        let known = self.passkey(credential_id).await?.is_some_and(|row| row.user == user);
+        Ok(if known { Removal::LastWayIn } else { Removal::Unknown })
+    }
+
+    async fn user_of_wallet(&self, wallet: Address) -> Result<Option<UserId>, IdentityError> {
+        let user: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT id FROM users WHERE wallet = ?1").bind(wallet.as_slice()).fetch_optional(&self.pool).await?;
+        user.map(|user| fixed(&user, "users", "id").map(UserId)).transpose()
+    }
+
+    async fn link_wallet(&self, user: UserId, wallet: Address) -> Result<bool, IdentityError> {
+        let free = "UPDATE users SET wallet = NULL WHERE wallet = ?1 AND id <> ?2
+                    AND NOT EXISTS (SELECT 1 FROM passkeys WHERE user_id = users.id)";
+        sqlx::query(free).bind(wallet.as_slice()).bind(&user.0[..]).execute(&self.pool).await?;
+        let link = "UPDATE users SET wallet = ?1 WHERE id = ?2
+                    AND NOT EXISTS (SELECT 1 FROM users others WHERE others.wallet = ?1 AND others.id <> ?2)";
+        Ok(sqlx::query(link).bind(wallet.as_slice()).bind(&user.0[..]).execute(&self.pool).await?.rows_affected() == 1)
     }
 
     async fn add_key(&self, row: &NewKeyRow<'_>, max: u32) -> Result<bool, IdentityError> {

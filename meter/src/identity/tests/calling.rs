@@ -99,7 +99,10 @@ async fn a_key_calls_for_its_wallet_with_its_limit() {
         let made = room.identity.create_key(room.wallet.address(), " laptop ", limit).await.unwrap();
         let caller = room.identity.authenticate(&bearer(made.key.reveal())).await.unwrap();
         let facts = ApiKeyFacts { id: made.facts.id, limit };
-        assert_eq!(caller, Caller { wallet: room.wallet.address(), account: Some(AccountId(7)), key: Some(facts), session: false });
+        assert_eq!(
+            caller,
+            Caller { wallet: Some(room.wallet.address()), user: None, account: Some(AccountId(7)), key: Some(facts), session: false }
+        );
         let listed = room.identity.list_keys(room.wallet.address()).await.unwrap();
         assert_eq!(listed, [ApiKey { name: "laptop".to_owned(), last_used_at: Some(NOW_S), ..made.facts }]);
         assert!(made.key.reveal().starts_with(&listed[0].prefix));

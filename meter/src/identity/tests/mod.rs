@@ -16,6 +16,7 @@ use super::*;
 
 mod calling; // sessions and keys in use
 mod signing_in; // challenges and signatures
+mod users; // passkeys, wallets and whose session it is
 
 const NOW_S: u64 = 1_900_000_000;
 

@@ -134,6 +134,12 @@ pub(super) const STATEMENTS: Statements = Statements {
             AND node NOT IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) ORDER BY position LIMIT $1::bigint",
     read_batched: "SELECT row_to_json(receipts)::text FROM receipts WHERE state IN ('batched', 'settled') AND node = $1::bytea ORDER BY position DESC LIMIT 1000",
     read_leaves: "SELECT leaf::text FROM receipts WHERE seq = $1::bigint ORDER BY request_id",
+    read_usage: "SELECT row_to_json(rows)::text FROM (
+            SELECT created_at / 86400 AS day, model, key, count(*) AS requests, sum((receipt::json ->> 'prompt_tokens')::bigint)::bigint AS prompt_tokens,
+                sum((receipt::json ->> 'completion_tokens')::bigint)::bigint AS completion_tokens,
+                sum(CASE WHEN state IN ('refunded', 'disputed') THEN 0 ELSE amount END)::bigint AS cost
+            FROM receipts WHERE account = $1::bigint AND created_at >= $2::bigint AND created_at < $3::bigint
+            GROUP BY created_at / 86400, model, key ORDER BY day, model, key NULLS FIRST LIMIT $4::bigint) rows",
     read_key: "SELECT row_to_json(key_usage)::text FROM key_usage WHERE key = $1",
     read_carries: "SELECT row_to_json(carries)::text FROM carries WHERE amount > 0 ORDER BY account, operator",
     read_batch: "SELECT row_to_json(batches)::text FROM batches WHERE seq = $1::bigint",

@@ -270,6 +270,12 @@ pub(super) const STATEMENTS: Statements = Statements {
             AND node NOT IN (SELECT node FROM quarantines WHERE cleared_at IS NULL) ORDER BY position LIMIT CAST($1 AS INTEGER)"),
     read_batched: concat!(receipts!(), "WHERE state IN ('batched', 'settled') AND node = unhex(substr($1, 3)) ORDER BY position DESC LIMIT 1000"),
     read_leaves: r#"SELECT '\x' || lower(hex(leaf)) FROM receipts WHERE seq = CAST($1 AS INTEGER) ORDER BY request_id"#,
+    read_usage: "SELECT json_object('day', day, 'model', model, 'key', key, 'requests', count(*), 'prompt_tokens', sum(prompt_tokens),
+                'completion_tokens', sum(completion_tokens), 'cost', sum(cost))
+            FROM (SELECT created_at / 86400 AS day, model, key, receipt ->> '$.prompt_tokens' AS prompt_tokens,
+                    receipt ->> '$.completion_tokens' AS completion_tokens, iif(state IN ('refunded', 'disputed'), 0, amount) AS cost
+                FROM receipts WHERE account = CAST($1 AS INTEGER) AND created_at >= CAST($2 AS INTEGER) AND created_at < CAST($3 AS INTEGER))
+            GROUP BY day, model, key ORDER BY day, model, key LIMIT CAST($4 AS INTEGER)",
     read_key: concat!(key_usage!(), "WHERE key = $1"),
     read_carries: concat!(carries!(), "WHERE amount > 0 ORDER BY account, operator"),
     read_batch: concat!(batches!(), "WHERE seq = CAST($1 AS INTEGER)"),

@@ -52,6 +52,7 @@ pub(crate) struct Statements {
     pub(crate) read_signed: &'static str,
     pub(crate) read_batched: &'static str,
     pub(crate) read_leaves: &'static str,
+    pub(crate) read_usage: &'static str,
     pub(crate) read_key: &'static str,
     pub(crate) read_carries: &'static str,
     pub(crate) read_batch: &'static str,

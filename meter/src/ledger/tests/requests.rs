@@ -10,6 +10,7 @@ behaviours!(
     a_release_gives_everything_back_once,
     a_signature_comes_later_and_makes_the_receipt_ready,
     a_receipt_never_signed_is_refunded_after_a_day,
+    usage_is_counted_by_day_model_and_key,
     a_key_spends_no_more_than_its_limit,
     receipts_come_in_pages_newest_first,
     an_expired_authorization_stops_new_holds_and_lets_open_ones_end,
@@ -176,6 +177,35 @@ async fn a_receipt_never_signed_is_refunded_after_a_day(ground: Ground) {
     let late = ledger.attach_signature(&receipt(PAYER, 1, 30), signature()).await;
     assert!(matches!(late, Err(AttachError::Refunded { .. })));
     assert_clean(&ledger).await;
+}
+
+async fn usage_is_counted_by_day_model_and_key(ground: Ground) {
+    let ledger = ground.open().await;
+    fund(&ledger, &mut TestChain::new(), PAYER, 1_000).await;
+    let keyed = HoldRequest { key: Some(KeyId("k1".to_owned())), ..hold(PAYER, 2, 100) };
+    for request in [hold(PAYER, 1, 100), keyed, hold(PAYER, 3, 100)] {
+        ledger.hold(request).await.unwrap();
+    }
+    for (seed, signature) in [(1, Some(signature())), (2, Some(signature())), (3, None)] {
+        ledger.capture(capture(receipt(PAYER, seed, 30), signature)).await.unwrap();
+    }
+    let row = |key: Option<&str>, requests: u64, cost: u64| UsageRow {
+        day: NOW / 86_400,
+        model: "smollm2-135m".to_owned(),
+        key: key.map(str::to_owned),
+        requests,
+        prompt_tokens: requests,
+        completion_tokens: 29 * requests,
+        cost: credits(cost),
+    };
+    assert_eq!(ledger.usage(PAYER, NOW, NOW + 1).await.unwrap(), [row(None, 2, 60), row(Some("k1"), 1, 30)]);
+    assert_eq!(ledger.usage(PAYER, 0, NOW).await.unwrap(), []);
+    assert_eq!(ledger.usage(AccountId(2), 0, NOW + 1).await.unwrap(), []);
+
+    // What was given back costs nothing.
+    ground.clock.advance_ms(86_400_000);
+    ledger.sweep().await.unwrap();
+    assert_eq!(ledger.usage(PAYER, NOW, NOW + 1).await.unwrap()[0], row(None, 2, 30));
 }
 
 async fn a_key_spends_no_more_than_its_limit(ground: Ground) {

@@ -1,0 +1,56 @@
+/** Nodes that die, and nobody there to answer (they are cut off for real and come back at the end). */
+
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import { launch, openWindow, visit } from "./browser";
+import { Depositor } from "./depositor";
+import { facts } from "./facts";
+import { answered, answers, send } from "./flows";
+import { fallback, kill, registered, revive } from "./nodes";
+import { eventually } from "./wait";
+
+const LONG = "Write a long story about a lighthouse keeper, with many chapters.";
+
+let browser: Browser;
+let depositor: Depositor;
+beforeAll(async () => {
+  browser = await launch();
+  depositor = await Depositor.create();
+});
+afterAll(() => browser?.close());
+
+interface Pool {
+  nodes: { address: string; online: boolean }[];
+}
+const online = async () => (await depositor.ask<Pool>("GET", "/v1/pool")).nodes.filter((node) => node.online).length;
+
+test("a node that dies in the middle is named, what came is kept and charged, and another node can be asked", async () => {
+  const { context, page, misdeeds } = await openWindow(browser);
+  await depositor.enter(context);
+  await visit(page, "#/chat");
+  await send(page, LONG);
+  const last = answers(page, facts.model).last();
+  await eventually("the answer to begin", async () => (await last.count()) === 1 && (await last.locator(".markdown").innerText()).length > 20);
+  for (const node of registered) kill(node);
+  try {
+    await last.getByRole("alert").waitFor();
+    expect(await last.getByRole("alert").innerText()).toMatch(/stopped answering after \d+ tokens\. Only what arrived is charged/);
+    await page.getByRole("button", { name: "Ask another node" }).click();
+    // Only the project's own hardware is left.
+    await answered(page, facts.model);
+    await answers(page, facts.model).last().getByText("Fallback").first().waitFor();
+
+    if (!fallback) throw new Error("the network has no fallback node");
+    kill(fallback);
+    await eventually("the meter to see that nobody is there", async () => (await online()) === 0);
+    await send(page, "Is anybody there?");
+    await page.getByText(/no node is online/i).first().waitFor();
+    expect((await depositor.credits()).held_credits).toBe(0);
+  } finally {
+    await Promise.all(facts.nodes.map(revive));
+  }
+  await eventually("the nodes to be back", async () => (await online()) >= registered.length);
+  expect(misdeeds.unexpected).toEqual([]);
+  await context.close();
+});

@@ -1,0 +1,126 @@
+// The pool as the meter tells it: every figure with where it comes from, every field optional, nothing trusted to be there.
+
+export type Origin = "measured" | "declared";
+
+export interface Figure {
+  readonly value: number;
+  readonly source: Origin;
+}
+
+export interface PoolNode {
+  readonly id: string;
+  readonly operator: string;
+  readonly fallback: boolean;
+  readonly models: readonly string[];
+  /** What it runs on, by its own word. */
+  readonly device: string;
+  readonly kind: string;
+  readonly version: string;
+  readonly stale: boolean;
+  readonly draining: boolean;
+  readonly quarantine: string | null;
+  readonly capacity: Figure | null;
+  readonly streaming: Figure | null;
+  readonly queued: Figure | null;
+  readonly utilization: Figure | null;
+  readonly memoryUsed: Figure | null;
+  readonly memoryTotal: Figure | null;
+  readonly tflops: Figure | null;
+  readonly speed: Figure | null;
+  readonly served: Figure | null;
+  readonly uptimeS: Figure | null;
+}
+
+export interface Pool {
+  readonly nodes: readonly PoolNode[];
+  readonly nodesOnline: number;
+  readonly fallbackOnline: number;
+  readonly streams: number;
+  readonly tflops: number | null;
+}
+
+type Json = Record<string, unknown>;
+
+/** Silent for longer than this, a node's figures are old. The meter says so; a page cut off from it must say so itself. */
+export const STALE_AFTER_MS = 15_000;
+
+const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value);
+
+export function figureOf(given: unknown): Figure | null {
+  if (typeof given !== "object" || given === null) return null;
+  const { value, source } = given as { value?: unknown; source?: unknown };
+  return isNumber(value) ? { value, source: source === "measured" ? "measured" : "declared" } : null;
+}
+
+const valueOf = (given: unknown): unknown => (typeof given === "object" && given !== null && "value" in given ? given.value : given);
+
+/** Names are the node's own: control and direction characters would let one pose as another. */
+export const plainName = (given: unknown): string => String(given ?? "").replace(/[\p{Cc}\p{Cf}]/gu, "").slice(0, 80);
+
+function nodeOf(given: Json): PoolNode {
+  const device = (valueOf(given["device"]) ?? {}) as Json;
+  const quarantine = given["quarantine"] as Json | null | undefined;
+  const total = figureOf(given["gpu_memory_total_bytes"]) ?? (isNumber(device["memory_bytes"]) ? { value: device["memory_bytes"], source: "declared" as const } : null);
+  const measuredSpeed = figureOf(given["answer_tokens_per_s"]);
+  const declaredSpeed = figureOf(given["decode_tokens_per_s"]);
+  return {
+    id: plainName(given["node"]),
+    operator: plainName(given["operator"]),
+    fallback: given["fallback"] === true,
+    models: Array.isArray(given["models"]) ? given["models"].map((model: Json) => plainName(model["id"])) : [],
+    device: plainName(device["name"]) || "not said",
+    kind: plainName(device["kind"]).toUpperCase(),
+    version: plainName(valueOf(given["version"])),
+    stale: given["stale"] === true,
+    draining: valueOf(given["draining"]) === true,
+    quarantine: quarantine ? plainName(quarantine["reason"]) || "quarantined" : null,
+    capacity: figureOf(given["capacity"]),
+    streaming: figureOf(given["streaming"]) ?? figureOf(given["active"]),
+    queued: figureOf(given["queued"]),
+    utilization: figureOf(given["utilization_percent"]),
+    memoryUsed: figureOf(given["memory_used_bytes"]),
+    memoryTotal: total,
+    tflops: figureOf(given["tflops"]),
+    // Measured by the meter; before the first answer, what the node says of itself.
+    speed: measuredSpeed && measuredSpeed.value > 0 ? measuredSpeed : declaredSpeed && declaredSpeed.value > 0 ? declaredSpeed : null,
+    served: figureOf(given["answers_served"]),
+    uptimeS: figureOf(given["uptime_s"]),
+  };
+}
+
+/** Reads the body of `GET /v1/pool`. Throws when it is none. */
+export function readPool(reply: unknown): Pool {
+  const given = (reply ?? {}) as Json;
+  if (!Array.isArray(given["nodes"])) throw new TypeError("the meter's pool has no `nodes` list");
+  const nodes = (given["nodes"] as Json[]).map(nodeOf);
+  const totals = (typeof given["totals"] === "object" && given["totals"] !== null ? given["totals"] : given) as Json;
+  const number = (name: string, otherwise: number): number => {
+    const value = valueOf(totals[name] ?? given[name]);
+    return isNumber(value) ? value : otherwise;
+  };
+  const declared = nodes.reduce((sum, node) => sum + (node.tflops?.value ?? 0), 0);
+  const tflops = valueOf(totals["tflops_total"] ?? given["tflops_total"]);
+  return {
+    nodes,
+    nodesOnline: number("nodes_online", nodes.filter((node) => !node.fallback).length),
+    fallbackOnline: number("fallback_nodes_online", nodes.filter((node) => node.fallback).length),
+    streams: number("streams_total", nodes.reduce((sum, node) => sum + (node.streaming?.value ?? 0), 0)),
+    tflops: isNumber(tflops) ? tflops : declared > 0 ? declared : null,
+  };
+}
+
+const GIB = 2 ** 30;
+
+/** Bytes as GiB. */
+export const gib = (bytes: number): string => (bytes / GIB).toFixed(bytes >= 10 * GIB ? 0 : 1);
+
+/** A figure for the eye: whole from ten on, one digit after the point below. */
+export const plain = (value: number): string => (Number.isInteger(value) || Math.abs(value) >= 10 ? Math.round(value).toLocaleString() : value.toFixed(value >= 1 ? 1 : 2));
+
+/** A time span in its two largest units. */
+export function span(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds));
+  const parts: [number, string][] = [[Math.floor(whole / 86_400), "d"], [Math.floor(whole / 3_600) % 24, "h"], [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
+  const first = parts.findIndex(([value]) => value > 0);
+  return first < 0 ? "0 s" : parts.slice(first, first + 2).filter(([value]) => value > 0).map(([value, unit]) => `${value} ${unit}`).join(" ");
+}
