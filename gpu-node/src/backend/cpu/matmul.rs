@@ -228,9 +228,7 @@ unsafe fn write<L: Lanes, const T: usize>(products: &[L::V; T], out: &Output<'_>
 fn finish(places: &mut [f32], products: &[f32; LANES], epilogue: Epilogue) {
     match epilogue {
         Epilogue::Store => {
-            for i in 0..places.len() {
-                places[i] = products[i];
-            }
+            places.copy_from_slice(&products[..places.len()]);
         }
         Epilogue::Add => {
             for i in 0..places.len() {

@@ -248,7 +248,7 @@ mod tests {
             let mut next = 0;
             for tile in all {
                 prop_assert_eq!(tile.first_row, next);
-                prop_assert!(tile.rows >= 1 && tile.rows * group.min(16) <= 16.max(group.min(16)));
+                prop_assert!(tile.rows >= 1 && tile.rows <= (16 / group).max(1));
                 prop_assert_eq!(rows[next].sequence, rows[next + tile.rows - 1].sequence);
                 next += tile.rows;
             }
