@@ -96,7 +96,8 @@ async fn a_users_sessions_are_bounded_like_a_wallets() {
 async fn an_ip_address_is_no_domain_of_passkeys() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("meter.sqlite").display());
-    for (domain, origin) in [("127.0.0.1", "http://127.0.0.1:8080"), ("chat.example.com", "https://example.com"), ("localhost", "nowhere")] {
+    for (domain, origin) in [("127.0.0.1", "http://127.0.0.1:8080"), ("chat.example.com", "https://example.com"), ("localhost", "nowhere")]
+    {
         let settings = IdentitySettings { passkey_domain: domain.into(), passkey_origin: origin.into(), ..IdentitySettings::default() };
         let refused = Identity::open(&url, settings, ManualClock::at_s(NOW_S), Neighbours::default()).await.err().unwrap().to_string();
         assert!(refused.contains(origin) && refused.contains("passkey_domain"), "{refused}");
