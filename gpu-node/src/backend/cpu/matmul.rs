@@ -227,9 +227,7 @@ unsafe fn write<L: Lanes, const T: usize>(products: &[L::V; T], out: &Output<'_>
 #[inline(always)]
 fn finish(places: &mut [f32], products: &[f32; LANES], epilogue: Epilogue) {
     match epilogue {
-        Epilogue::Store => {
-            places.copy_from_slice(&products[..places.len()]);
-        }
+        Epilogue::Store => places.copy_from_slice(&products[..places.len()]),
         Epilogue::Add => {
             for i in 0..places.len() {
                 places[i] += products[i];

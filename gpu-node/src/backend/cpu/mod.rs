@@ -38,6 +38,8 @@ use crate::proof::position_digest;
 pub const NUMERIC_CONTRACT: &str = "parallelix-x8-1";
 /// Tasks of a region per thread: more than one, so that a thread that was put aside leaves little behind.
 const TASKS_PER_THREAD: usize = 4;
+/// Multiplications of a task of products, above which there are more tasks: whoever claims the last one is waited for. About 100 µs.
+const TASK_PRODUCTS_MAX: usize = 32 << 20;
 /// From so many rows on, what is done to each row is worth a parallel region.
 const PARALLEL_ROWS: usize = 8;
 
@@ -101,7 +103,7 @@ impl CpuBackend {
     fn products(&mut self, jobs: &[(&PanelMatrix, Output<'_>, Epilogue)]) {
         let (isa, x) = (self.isa, &self.quantized);
         let sizes: Vec<usize> = jobs.iter().map(|(matrix, ..)| matrix.rows().div_ceil(PANEL_ROWS)).collect();
-        let tasks = split(&sizes, self.team.threads());
+        let tasks = split(&sizes, PANEL_ROWS * x.columns * x.rows(), self.team.threads());
         self.team.run(tasks.len(), &|task| {
             let (job, panels) = &tasks[task];
             let (matrix, out, epilogue) = &jobs[*job];
@@ -169,10 +171,12 @@ fn each<T: Send>(team: &mut Team, parallel_from: usize, items: impl ExactSizeIte
     });
 }
 
-/// Ranges of panels as tasks, about equal, of whole tiles where there are any, none across two jobs.
-fn split(sizes: &[usize], threads: usize) -> Vec<(usize, Range<usize>)> {
+/// Ranges of panels as tasks, about equal, of whole tiles where there are any, none across two jobs. `panel_products` are one panel's
+/// multiplications.
+fn split(sizes: &[usize], panel_products: usize, threads: usize) -> Vec<(usize, Range<usize>)> {
     let all: usize = sizes.iter().sum();
-    let size = all.div_ceil(threads * TASKS_PER_THREAD).max(1).next_multiple_of(TILE_PANELS_MAX);
+    let fair = all.div_ceil(threads * TASKS_PER_THREAD);
+    let size = fair.min(TASK_PRODUCTS_MAX / panel_products.max(1)).max(1).next_multiple_of(TILE_PANELS_MAX);
     let of_job = |(job, &panels): (usize, &usize)| (0..panels).step_by(size).map(move |first| (job, first..panels.min(first + size)));
     sizes.iter().enumerate().flat_map(of_job).collect()
 }
@@ -279,7 +283,7 @@ impl Backend for CpuBackend {
         out.set_rows(x.rows());
         let (isa, width) = (self.isa, out.width);
         let (x, out) = (&self.quantized, Output::new(&mut out.data, width));
-        let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], self.team.threads());
+        let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], 2 * PANEL_ROWS * x.columns * x.rows(), self.team.threads());
         self.team.run(tasks.len(), &|task| {
             // A tile's gates are still in the first-level cache when their products with `up` are formed.
             let (_, all) = &tasks[task];

@@ -18,8 +18,11 @@ const SPINS_BEFORE_PARK: u32 = 600;
 /// Pauses before the caller yields while another member finishes its task.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
 
-/// A wait for another member's task that means it was put aside; a task takes some ten microseconds.
+/// A wait for another member's task that means it was put aside, where tasks are short: in a decode step one takes some ten microseconds.
 const PUT_ASIDE: Duration = Duration::from_micros(200);
+/// The same in tasks of the caller's own, where they are long: those of a prompt take a hundred microseconds and more, and whoever claimed
+/// the last one is waited for without having been put aside.
+const PUT_ASIDE_TASKS: u32 = 3;
 /// How long the caller then works alone before it tries again: long beside a time slice, which the try may cost.
 const ALONE: Duration = Duration::from_millis(60);
 
@@ -93,7 +96,11 @@ impl Team {
             }
         }
 
-        while shared.work_one() {}
+        let (begun, mut done) = (Instant::now(), 0);
+        while shared.work_one() {
+            done += 1;
+        }
+        let put_aside = PUT_ASIDE.max(begun.elapsed() / done.max(1) * PUT_ASIDE_TASKS);
         let (mut spins, mut waiting_since) = (0, None);
         while shared.finished.load(Ordering::Acquire) < tasks {
             spins += 1;
@@ -104,7 +111,7 @@ impl Team {
                 thread::yield_now();
             }
         }
-        if waiting_since.is_some_and(|since: Instant| since.elapsed() >= PUT_ASIDE) {
+        if waiting_since.is_some_and(|since: Instant| since.elapsed() >= put_aside) {
             self.alone_until = Some(Instant::now() + ALONE);
         }
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a task of a parallel region panicked");
@@ -222,7 +229,7 @@ mod tests {
     #[test]
     fn parked_members_wake_for_the_next_region() {
         let mut team = Team::new(3);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         while !team.members.iter().all(|m| m.parked.load(Ordering::SeqCst)) {
             assert!(std::time::Instant::now() < deadline, "members did not park");
             thread::yield_now();

@@ -97,6 +97,20 @@ fn products_are_the_documented_sums() {
     }
 }
 
+#[test]
+fn tasks_cover_every_panel_once_and_long_ones_are_cut() {
+    for (sizes, panel_products) in [(vec![36, 12, 12], 9_216), (vec![1], 512), (vec![3_072], 16 * 576 * 128), (vec![5, 0, 97], usize::MAX)]
+    {
+        let tasks = split(&sizes, panel_products, 2);
+        for (job, size) in sizes.iter().enumerate() {
+            let panels: Vec<usize> = tasks.iter().filter(|task| task.0 == job).flat_map(|task| task.1.clone()).collect();
+            assert_eq!(panels, (0..*size).collect::<Vec<_>>(), "{sizes:?}");
+        }
+        let bound = TILE_PANELS_MAX.max(TASK_PRODUCTS_MAX / panel_products + TILE_PANELS_MAX);
+        assert!(tasks.iter().all(|task| task.1.len() <= bound), "{tasks:?}");
+    }
+}
+
 /// Every edge of every tile: what is left over of panels, of their rows and of tokens.
 #[test]
 fn tiles_of_any_size_give_the_bits_of_single_products() {
