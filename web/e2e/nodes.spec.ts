@@ -6,11 +6,14 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { launch, openWindow, visit } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
-import { answered, answers, send } from "./flows";
+import { answered, answers, limitAnswers, send } from "./flows";
 import { fallback, kill, registered, revive } from "./nodes";
 import { eventually } from "./wait";
 
 const LONG = "Write a long story about a lighthouse keeper, with many chapters.";
+
+/** Long enough to be interrupted, short enough for a slow machine. */
+const ANSWER_TOKENS = 200;
 
 let browser: Browser;
 let depositor: Depositor;
@@ -29,6 +32,7 @@ test("a node that dies in the middle is named, what came is kept and charged, an
   const { context, page, misdeeds } = await openWindow(browser);
   await depositor.enter(context);
   await visit(page, "#/chat");
+  await limitAnswers(page, ANSWER_TOKENS);
   await send(page, LONG);
   const last = answers(page, facts.model).last();
   await eventually("the answer to begin", async () => (await last.count()) === 1 && (await last.locator(".markdown").innerText()).length > 20);

@@ -5,8 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { launch, openWindow, visit } from "./browser";
 import { CREDITS_PER_PRLX, prlxWei, vaultCredits } from "./chain";
-import { facts } from "./facts";
-import { answered, deposit, problem, send } from "./flows";
+import { deposit, limitAnswers, problem, send } from "./flows";
 import { TestWallet } from "./wallet";
 
 const PRLX_WEI = 10n ** 18n;
@@ -86,12 +85,11 @@ test("after a revocation nothing more can be spent, and the page says so", () =>
 test("an account that still owes is refused its clearance, with the reason", () =>
   deposited(async (_, page) => {
     await visit(page, "#/chat");
+    await limitAnswers(page, 400);
     await send(page, "Write a long story about a lighthouse keeper, with many chapters.");
     await page.getByRole("button", { name: "Stop" }).waitFor();
     await openWithdraw(page);
     await page.getByRole("button", { name: "Close", exact: true }).click();
     await page.getByRole("button", { name: "Close and withdraw all" }).click();
     expect(await problem(page)).toMatch(/held|unsettled|outstanding|settle/i);
-    await visit(page, "#/chat");
-    await answered(page, facts.model).catch(() => {});
   }));
