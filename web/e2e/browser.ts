@@ -7,7 +7,7 @@ import { facts } from "./facts";
 
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"];
 /** Longest wait for anything in a page; a model computes behind it, beside whatever else the machine does. */
-export const PATIENCE_MS = 90_000;
+export const PATIENCE_MS = 180_000;
 
 export const THEMES = ["light", "dark"] as const;
 export type Theme = (typeof THEMES)[number];

@@ -6,11 +6,14 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { launch, openWindow, visit } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
-import { answered, answers, send } from "./flows";
+import { answered, answers, limitAnswers, send } from "./flows";
 import { fallback, kill, registered, revive } from "./nodes";
 import { eventually } from "./wait";
 
 const LONG = "Write a long story about a lighthouse keeper, with many chapters.";
+
+/** Long enough to be interrupted, short enough for a slow machine. */
+const ANSWER_TOKENS = 200;
 
 let browser: Browser;
 let depositor: Depositor;
@@ -21,14 +24,16 @@ beforeAll(async () => {
 afterAll(() => browser?.close());
 
 interface Pool {
-  nodes: { address: string; online: boolean }[];
+  nodes_online: number;
+  fallback_nodes_online: number;
 }
-const online = async () => (await depositor.ask<Pool>("GET", "/v1/pool")).nodes.filter((node) => node.online).length;
+const pool = () => depositor.ask<Pool>("GET", "/v1/pool");
 
 test("a node that dies in the middle is named, what came is kept and charged, and another node can be asked", async () => {
   const { context, page, misdeeds } = await openWindow(browser);
   await depositor.enter(context);
   await visit(page, "#/chat");
+  await limitAnswers(page, ANSWER_TOKENS);
   await send(page, LONG);
   const last = answers(page, facts.model).last();
   await eventually("the answer to begin", async () => (await last.count()) === 1 && (await last.locator(".markdown").innerText()).length > 20);
@@ -43,14 +48,17 @@ test("a node that dies in the middle is named, what came is kept and charged, an
 
     if (!fallback) throw new Error("the network has no fallback node");
     kill(fallback);
-    await eventually("the meter to see that nobody is there", async () => (await online()) === 0);
+    await eventually("the meter to see that nobody is there", async () => {
+      const { nodes_online, fallback_nodes_online } = await pool();
+      return nodes_online + fallback_nodes_online === 0;
+    });
     await send(page, "Is anybody there?");
     await page.getByText(/no node is online/i).first().waitFor();
     expect((await depositor.credits()).held_credits).toBe(0);
   } finally {
     await Promise.all(facts.nodes.map(revive));
   }
-  await eventually("the nodes to be back", async () => (await online()) >= registered.length);
+  await eventually("the nodes to be back", async () => (await pool()).nodes_online === registered.length);
   expect(misdeeds.unexpected).toEqual([]);
   await context.close();
 });

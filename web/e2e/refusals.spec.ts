@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { giveAuthenticator, launch, openWindow, visit } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
-import { answered, askForDeposit, awaitCredited, send } from "./flows";
+import { answered, send } from "./flows";
 import { TestWallet } from "./wallet";
 
 let browser: Browser;
@@ -57,5 +57,3 @@ test("a stranger is asked to sign in and loses nothing", async () => {
   await context.close();
 });
 
-void askForDeposit;
-void awaitCredited;

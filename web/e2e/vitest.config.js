@@ -9,7 +9,7 @@ export default defineConfig({
     fileParallelism: false,
     maxWorkers: 1,
     // A model computes on whatever processors there are; these end what hangs, and measure nothing.
-    testTimeout: 240_000,
+    testTimeout: 600_000,
     hookTimeout: 240_000,
     teardownTimeout: 60_000,
     reporters: ["verbose"],

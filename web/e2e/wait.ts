@@ -1,6 +1,6 @@
 /** Waiting for what comes when it comes. */
 
-const LIMIT_MS = 120_000;
+const LIMIT_MS = 180_000;
 const PAUSE_MS = 100;
 
 /** Asks until the answer is something; errors, naming `what`, when it never is. */

@@ -1,12 +1,11 @@
-/** Taking money out: a part, everything at once by the meter's clearance, and what is refused. */
+/** Taking money out: a part, after a revocation, and what is refused. */
 
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { launch, openWindow, visit } from "./browser";
 import { CREDITS_PER_PRLX, prlxWei, vaultCredits } from "./chain";
-import { facts } from "./facts";
-import { answered, deposit, problem, send } from "./flows";
+import { deposit, problem, send } from "./flows";
 import { TestWallet } from "./wallet";
 
 const PRLX_WEI = 10n ** 18n;
@@ -62,14 +61,13 @@ test("a refused withdrawal leaves everything where it was", () =>
     expect(await vaultCredits(wallet.account.address)).toBe(40n * CREDITS_PER_PRLX);
   }));
 
-test("with the meter's clearance everything leaves in one transaction", () =>
+test("where the meter attests no closure, nothing moves and the other way is named", () =>
   deposited(async (wallet, page) => {
     await openWithdraw(page);
     await page.getByRole("button", { name: "Close", exact: true }).click();
     await page.getByRole("button", { name: "Close and withdraw all" }).click();
-    await page.getByText("Your account is closed and everything is in your wallet.").waitFor();
-    expect(await vaultCredits(wallet.account.address)).toBe(0n);
-    expect(await prlxWei(wallet.account.address)).toBe(100n * PRLX_WEI);
+    expect(await problem(page)).toMatch(/attests no closures\. Revoke instead/);
+    expect(await vaultCredits(wallet.account.address)).toBe(40n * CREDITS_PER_PRLX);
   }));
 
 test("after a revocation nothing more can be spent, and the page says so", () =>
@@ -81,17 +79,4 @@ test("after a revocation nothing more can be spent, and the page says so", () =>
     await visit(page, "#/chat");
     await send(page, "Is anything left?");
     await page.getByText(/spending limit|not enough credits|signed for/i).first().waitFor();
-  }));
-
-test("an account that still owes is refused its clearance, with the reason", () =>
-  deposited(async (_, page) => {
-    await visit(page, "#/chat");
-    await send(page, "Write a long story about a lighthouse keeper, with many chapters.");
-    await page.getByRole("button", { name: "Stop" }).waitFor();
-    await openWithdraw(page);
-    await page.getByRole("button", { name: "Close", exact: true }).click();
-    await page.getByRole("button", { name: "Close and withdraw all" }).click();
-    expect(await problem(page)).toMatch(/held|unsettled|outstanding|settle/i);
-    await visit(page, "#/chat");
-    await answered(page, facts.model).catch(() => {});
   }));

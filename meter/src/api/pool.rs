@@ -123,7 +123,7 @@ fn body(state: &ApiState) -> Value {
         "nodes_online": nodes.iter().filter(|node| !node.facts.fallback).count(),
         "fallback_nodes_online": nodes.iter().filter(|node| node.facts.fallback).count(),
         "answers_running": rooms.running_count(),
-        "tflops_total": loads.iter().filter_map(tflops).sum::<f64>(),
+        "tflops_total": loads.iter().filter_map(tflops).fold(0.0, |total, one| total + one),
         "streams_total": loads.iter().map(|load| load.streaming).sum::<u32>(),
     })
 }

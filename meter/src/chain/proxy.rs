@@ -56,7 +56,7 @@ pub enum ChainAnswer {
 pub enum ProxyError {
     /// Not among those that are.
     #[error(
-        "{what} is not answered here; ask eth_chainId, eth_blockNumber, eth_getBlockByNumber (without transactions), eth_getTransactionReceipt, or eth_call of the deployment's contracts"
+        "{what} is not answered here; ask eth_chainId, eth_blockNumber, eth_getBlockByNumber (without transactions), eth_getTransactionReceipt, eth_getTransactionByHash, or eth_call of the deployment's contracts"
     )]
     NotAllowed {
         /// What was asked.
@@ -111,15 +111,15 @@ impl ChainProxy {
             ("eth_chainId", []) => Ok(("eth_chainId", json!([]))),
             ("eth_blockNumber", []) => Ok(("eth_blockNumber", json!([]))),
             ("eth_getBlockByNumber", [block, Value::Bool(false)]) => Ok(("eth_getBlockByNumber", json!([self::block(block)?, false]))),
-            ("eth_getTransactionReceipt", [hash]) => {
-                let hash: B256 = read(hash).ok_or_else(|| not_allowed("this transaction hash"))?;
-                Ok(("eth_getTransactionReceipt", json!([hash])))
-            }
+            ("eth_getTransactionReceipt", [hash]) => Ok(("eth_getTransactionReceipt", json!([transaction(hash)?]))),
+            ("eth_getTransactionByHash", [hash]) => Ok(("eth_getTransactionByHash", json!([transaction(hash)?]))),
             ("eth_call", [call]) => Ok(("eth_call", json!([self.call(call)?, "latest"]))),
             ("eth_call", [call, block]) => Ok(("eth_call", json!([self.call(call)?, self::block(block)?]))),
-            ("eth_chainId" | "eth_blockNumber" | "eth_getBlockByNumber" | "eth_getTransactionReceipt" | "eth_call", _) => {
-                Err(not_allowed(&format!("{method} with these parameters")))
-            }
+            (
+                "eth_chainId" | "eth_blockNumber" | "eth_getBlockByNumber" | "eth_getTransactionReceipt" | "eth_getTransactionByHash"
+                | "eth_call",
+                _,
+            ) => Err(not_allowed(&format!("{method} with these parameters"))),
             _ => Err(not_allowed(&method.chars().take(64).collect::<String>())),
         }
     }
@@ -148,6 +148,10 @@ impl ChainProxy {
         bucket.left -= 1.0;
         Ok(())
     }
+}
+
+fn transaction(hash: &Value) -> Result<B256, ProxyError> {
+    read(hash).ok_or_else(|| not_allowed("this transaction hash"))
 }
 
 fn block(block: &Value) -> Result<Value, ProxyError> {
@@ -197,6 +201,9 @@ mod tests {
         assert_eq!(passed, json!([{ "to": to, "input": "0x01", "gas": "0x4c4b40" }, "latest"]));
         assert_eq!(proxy.understood("eth_getBlockByNumber", &json!(["0x1", false])).unwrap().1, json!(["0x1", false]));
 
+        let hash = json!([B256::repeat_byte(7)]);
+        assert_eq!(proxy.understood("eth_getTransactionByHash", &hash).unwrap(), ("eth_getTransactionByHash", hash));
+
         let long = format!("0x{}", "00".repeat(CALL_BYTES_MAX + 1));
         let refused = [
             ("eth_sendRawTransaction", json!(["0x"])),
@@ -207,6 +214,7 @@ mod tests {
             ("eth_getBlockByNumber", json!(["pending", false])),
             ("eth_getBlockByNumber", json!([{ "blockHash": "0x" }, false])),
             ("eth_getTransactionReceipt", json!(["0x12"])),
+            ("eth_getTransactionByHash", json!(["0x12"])),
             ("eth_call", json!([{ "to": Address::repeat_byte(9), "data": "0x" }, "latest"])),
             ("eth_call", json!([{ "data": "0x6000" }, "latest"])),
             ("eth_call", json!([{ "to": to, "data": long }, "latest"])),
