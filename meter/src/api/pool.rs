@@ -156,8 +156,15 @@ fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
         "prefill_tokens_per_s": declared(load.status.prefill_tokens_per_s),
         "memory_used_bytes": declared(load.status.memory_used_bytes),
         "draining": declared(load.status.draining),
+        "device_error": declared(load.status.device_error.as_deref().map(bounded)),
         "quarantine": node.quarantine().map(|found| json!({ "since": found.since, "reason": found.reason, "receipt_id": found.request_id })),
     })
+}
+
+/// The start of what a node writes: it may write as much as a frame holds.
+fn bounded(text: &str) -> &str {
+    const CHARACTERS_MAX: usize = 200;
+    text.char_indices().nth(CHARACTERS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
 /// As the node says; `None` before its first work.

@@ -18,6 +18,8 @@ export interface PoolNode {
   readonly version: string;
   readonly stale: boolean;
   readonly draining: boolean;
+  /** Why a device of the node computes nothing any more, by its own word. */
+  readonly deviceError: string | null;
   readonly quarantine: string | null;
   readonly capacity: Figure | null;
   readonly streaming: Figure | null;
@@ -73,6 +75,7 @@ function nodeOf(given: Json): PoolNode {
     version: plainName(valueOf(given["version"])),
     stale: given["stale"] === true,
     draining: valueOf(given["draining"]) === true,
+    deviceError: plainName(valueOf(given["device_error"])) || null,
     quarantine: quarantine ? plainName(quarantine["reason"]) || "quarantined" : null,
     capacity: figureOf(given["capacity"]),
     streaming: figureOf(given["streaming"]) ?? figureOf(given["active"]),
