@@ -116,7 +116,11 @@ impl ChainProxy {
             ("eth_call", [call]) => Ok(("eth_call", json!([self.call(call)?, "latest"]))),
             ("eth_call", [call, block]) => Ok(("eth_call", json!([self.call(call)?, self::block(block)?]))),
             (
-                "eth_chainId" | "eth_blockNumber" | "eth_getBlockByNumber" | "eth_getTransactionReceipt" | "eth_getTransactionByHash"
+                "eth_chainId"
+                | "eth_blockNumber"
+                | "eth_getBlockByNumber"
+                | "eth_getTransactionReceipt"
+                | "eth_getTransactionByHash"
                 | "eth_call",
                 _,
             ) => Err(not_allowed(&format!("{method} with these parameters"))),
