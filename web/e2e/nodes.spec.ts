@@ -53,11 +53,17 @@ test("a node that dies in the middle is named, what came is kept and charged, an
       return nodes_online + fallback_nodes_online === 0;
     });
     await send(page, "Is anybody there?");
-    await page.getByText(/no node is online/i).first().waitFor();
+    await page.getByText(`0 nodes serve ${facts.model}.`).waitFor();
     expect((await depositor.credits()).held_credits).toBe(0);
+    await page.getByRole("button", { name: "Wait for a node, no charge" }).click();
+    await page.getByText(/Waiting for a node that serves/).waitFor();
   } finally {
     await Promise.all(facts.nodes.map(revive));
   }
+  // What waited is sent by itself.
+  await page.getByText("Is anybody there?").first().waitFor();
+  await eventually("the answer to what waited", async () => (await answers(page, facts.model).count()) === 2);
+  await answered(page, facts.model);
   await eventually("the nodes to be back", async () => (await pool()).nodes_online === registered.length);
   expect(misdeeds.unexpected).toEqual([]);
   await context.close();
