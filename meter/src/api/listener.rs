@@ -64,11 +64,6 @@ pub async fn serve(
             metrics::counter!("meter_connections_refused_total").increment(1);
             continue;
         };
-        // Without it a small chunk waits for the peer's delayed acknowledgement, 40 ms.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "connection went away at once");
-            continue;
-        }
         let service = TowerToHyperService::new(routes.clone());
         let connection = http.serve_connection(TokioIo::new(StallGuard::new(socket, stall)), service).with_upgrades();
         let closing = closing.clone();
@@ -96,7 +91,8 @@ pub async fn serve(
     }
 }
 
-/// The next connection with its place, waiting for one to be free; `None` when it is time to stop.
+/// The next connection with its place, waiting for one to be free; `None` when it is time to stop. It sends small chunks at once:
+/// otherwise each would wait for the peer's delayed acknowledgement, 40 ms.
 async fn next(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
@@ -104,7 +100,13 @@ async fn next(
 ) -> Option<(OwnedSemaphorePermit, io::Result<(TcpStream, SocketAddr)>)> {
     let accepted = async {
         let permit = Arc::clone(connections).acquire_owned().await.ok()?;
-        Some((permit, listener.accept().await))
+        let accepted = listener.accept().await;
+        if let Ok((socket, _)) = &accepted
+            && let Err(error) = socket.set_nodelay(true)
+        {
+            tracing::debug!(%error, "connection went away at once");
+        }
+        Some((permit, accepted))
     };
     tokio::select! {
         () = stop.cancelled() => None,
@@ -217,6 +219,14 @@ impl AsyncWrite for StallGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn small_chunks_are_sent_at_once() {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_, accepted) = next(&listener, &Arc::new(Semaphore::new(1)), &CancellationToken::new()).await.unwrap();
+        assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
 
     #[test]
     fn one_household_counts_together_and_a_proxy_not_at_all() {

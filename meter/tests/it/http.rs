@@ -1,7 +1,5 @@
 //! The accept loop, and the resources beside the completions.
 
-use std::time::Duration;
-
 use alloy::signers::local::PrivateKeySigner;
 use daemon::clock::{Clock, SystemClock};
 use reqwest::StatusCode;
@@ -168,22 +166,6 @@ async fn only_a_known_keeper_with_a_fresh_pass_reads_the_feed() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (status, body) = answered(network.post("/v1/settlement/batches").header("authorization", &good).json(&json!({ "seq": 1 }))).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_json")));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_token_is_not_delayed_by_the_sockets() {
-    let network = Network::start().await;
-    let payer = network.payer().await;
-    let _node = FakeNode::join(&network, Plan::saying("quick")).await;
-    let mut least = Duration::MAX;
-    for _ in 0..10 {
-        let begun = std::time::Instant::now();
-        let response = network.chat(&payer, json!({ "stream": true })).send().await.unwrap();
-        response.text().await.unwrap();
-        least = least.min(begun.elapsed());
-    }
-    // Nagle's algorithm against delayed acknowledgements costs 40 ms each time; two durable commits cost a few.
-    assert!(least < Duration::from_millis(30), "{least:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
