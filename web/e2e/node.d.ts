@@ -2,7 +2,6 @@
 
 declare const process: {
   env: Record<string, string | undefined>;
-  once(event: "exit", listener: () => void): void;
   kill(pid: number, signal: string | 0): true;
 };
 

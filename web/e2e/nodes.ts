@@ -7,11 +7,6 @@ import { facts } from "./facts";
 import type { NodeFacts } from "./facts";
 import { eventually } from "./wait";
 
-const started = new Set<number>();
-process.once("exit", () => {
-  for (const pid of started) signal(pid, "SIGKILL");
-});
-
 export const registered: NodeFacts[] = facts.nodes.filter((node) => !node.fallback);
 export const fallback: NodeFacts | undefined = facts.nodes.find((node) => node.fallback);
 
@@ -44,8 +39,9 @@ export async function revive(node: NodeFacts): Promise<void> {
   const log = openSync(node.log, "a");
   const child = spawn(node.binary, ["run", "--config", node.config], { cwd: node.folder, stdio: ["ignore", log, log] });
   if (child.pid === undefined) throw new Error(`${node.name} could not be started from ${node.binary}`);
-  started.add(child.pid);
   writeFileSync(node.pidFile, String(child.pid));
+  // By this one it is ended with the network, whose own list knows only the process that died.
+  writeFileSync(node.pidFile.replace(/\.pid$/, ".revived.pid"), String(child.pid));
   await ready(node);
 }
 

@@ -28,6 +28,7 @@ test("every line holds once the receipt is settled, and the page says what that 
   await visit(page, "#/chat");
   await send(page, "Why is the sky blue? Answer in one sentence.");
   await answered(page, facts.model);
+  await answers(page, facts.model).last().getByText(/\d tok\/s/).waitFor();
   await picture(page, "answer", "light", "desktop");
   await answers(page, facts.model).last().getByRole("link", { name: "receipt" }).click();
   await page.getByRole("heading", { name: "Receipt" }).waitFor();

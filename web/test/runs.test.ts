@@ -63,7 +63,8 @@ class Meter {
   #stream(after: number): Response {
     const cut = this.cuts.length > 1 ? this.cuts.shift()! : this.cuts[0]!;
     const events = (this.events ?? []).slice(after, cut === null ? undefined : after + cut);
-    const text = events.map((data, index) => `id: ${after + index + 1}\ndata: ${data}\n\n`).join("");
+    // As the meter does it, the end has no number.
+    const text = events.map((data, index) => (data === "[DONE]" ? `data: ${data}\n\n` : `id: ${after + index + 1}\ndata: ${data}\n\n`)).join("");
     // A cut comes in the middle of the next event, as networks do it.
     const bytes = new TextEncoder().encode(cut === null ? text : `${text}id: ${after + events.length + 1}\nda`);
     let at = 0;

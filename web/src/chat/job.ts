@@ -11,6 +11,8 @@ type Json = Record<string, unknown>;
 const object = (value: unknown): Json | null => (typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : null);
 const text = (value: unknown): string | null => (typeof value === "string" ? value : null);
 const count = (value: unknown): number | null => (typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : null);
+/** An operator's number, as text. */
+const operatorOf = (value: unknown): string | null => text(value) ?? count(value)?.toString() ?? null;
 const ids = (value: unknown): number[] | null => (Array.isArray(value) && value.every((id) => count(id) !== null) ? (value as number[]) : null);
 
 /** What one event did. `text` is what it added. */
@@ -35,11 +37,12 @@ export class JobReader {
     if (!answer || isOver(answer.state)) return { ...NOTHING, over: true };
     if (event === "state") return this.#readState(data);
     const position = id === null ? null : count(Number(id));
-    if (position !== null && position <= answer.eventsRead) return NOTHING;
+    // The end has no number of its own: the stream's last one still stands beside it, and is no sign of a repetition.
     if (data === "[DONE]") {
       if (answer.failure === null) answer.state = "done";
       return this.#end(position);
     }
+    if (position !== null && position <= answer.eventsRead) return NOTHING;
     const step = this.#readChunk(data);
     if (position !== null) answer.eventsRead = position;
     return step;
@@ -92,7 +95,7 @@ export class JobReader {
     if (served) {
       answer.receiptId = text(served.receipt_id) ?? answer.receiptId;
       answer.node = text(served.node);
-      answer.operator = text(served.operator);
+      answer.operator = operatorOf(served.operator);
       answer.fallback = served.fallback === true;
     }
   }
@@ -133,7 +136,7 @@ export function endFromReceipt(message: Message, stored: Json | null): void {
   answer.completionTokens = count(receipt.completion_tokens);
   answer.cost = creditsOrNull(stored.cost_credits)?.toString() ?? creditsOrNull(receipt.amount)?.toString() ?? null;
   answer.node = text(stored.node);
-  answer.operator = text(receipt.operator);
+  answer.operator = operatorOf(receipt.operator);
   answer.fallback = stored.fallback === true;
   answer.receiptId = text(stored.id) ?? answer.receiptId;
 }

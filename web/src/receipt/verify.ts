@@ -157,7 +157,6 @@ async function chainLines(stored: StoredReceipt, grounds: Grounds): Promise<Line
 /** The settler's signature stands in the call data of the transaction that settled the batch. */
 async function settlerLine({ batch }: StoredReceipt, { deployment }: Grounds, chain: ChainSource, claim: string): Promise<Line> {
   if (batch?.transaction == null) return unchecked("settler", claim, "It is in no batch yet.");
-  if (chain.kind === "meter") return unchecked("settler", claim, "The meter's read proxy does not show transactions. Connect a wallet and verify again to check this.");
   const sent = (await chain.request("eth_getTransactionByHash", [batch.transaction])) as { input?: Hex; to?: string } | null;
   if (typeof sent?.input !== "string") return unchecked("settler", claim, "This view of the chain does not show the transaction. A connected wallet does.");
   const { args } = decodeFunctionData({ abi: [settlement.settle], data: sent.input });

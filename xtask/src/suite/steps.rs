@@ -14,6 +14,7 @@ use crate::command;
 use crate::kernels;
 use crate::model;
 use crate::network::Parts;
+use crate::network::process::end_leftovers;
 use crate::page;
 use crate::tools::Tools;
 
@@ -191,6 +192,8 @@ impl Suite<'_> {
         let result =
             page::specs::command(self.workspace, &running, self.specs, self.stop).and_then(|mut specs| self.show(&mut specs, count));
         running.network.stop_all();
+        // Nodes that a spec killed were started again by the spec, and are nobody's child here.
+        end_leftovers(&running.network.plan.dir);
         result
     }
 
