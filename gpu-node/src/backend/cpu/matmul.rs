@@ -22,6 +22,9 @@ const FETCH_BYTES: usize = 8 * BLOCK_BYTES;
 /// Columns of one byte dot product.
 const STEP: usize = 4;
 
+/// So few tokens are waited for by memory, not by arithmetic: a tile of one panel takes them all, and reads the weights in one stream.
+const STREAMED_TOKENS: usize = 8;
+
 /// Most panels that a tile spans on any instruction set.
 pub(super) const TILE_PANELS_MAX: usize = 3;
 
@@ -76,13 +79,13 @@ unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels
     let mut panel = panels.start;
     // SAFETY (all calls): `matmul` asserted that all panels are inside values and scales; it passes the rest on.
     unsafe {
-        if L::TILE_PANELS == TILE_PANELS_MAX && x.rows() > 1 {
+        if L::TILE_PANELS == TILE_PANELS_MAX && x.rows() > STREAMED_TOKENS {
             while panels.end - panel >= TILE_PANELS_MAX {
                 panel_group::<L, TILE_PANELS_MAX>(weights, x, panel, out, epilogue);
                 panel += TILE_PANELS_MAX;
             }
         }
-        if L::TILE_PANELS >= 2 && x.rows() > 1 {
+        if L::TILE_PANELS >= 2 && x.rows() > STREAMED_TOKENS {
             while panels.end - panel >= 2 {
                 panel_group::<L, 2>(weights, x, panel, out, epilogue);
                 panel += 2;
