@@ -87,6 +87,11 @@ impl Prompter {
         self.encode(&self.template.render(messages)?)
     }
 
+    /// Prompt token ids for a conversation whose last message, the assistant's, goes on ([`ChatTemplate::render_continued`]).
+    pub fn render_continued(&self, messages: &[Message]) -> Result<Vec<u32>, PromptError> {
+        self.encode(&self.template.render_continued(messages)?)
+    }
+
     /// Token ids of plain text, with no template and no added tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
         // No special tokens are added: the template writes those that the model wants.

@@ -47,6 +47,12 @@ pub enum TemplateError {
     OutputTooLong { limit: usize },
     #[error("chat template failed: {0}")]
     Render(String),
+    #[error("the last message is of the role `{role}`; only one of the role `assistant` can be continued")]
+    NotAnAnswer { role: String },
+    #[error("the last message has no text that could be continued; leave the message out")]
+    NothingToContinue,
+    #[error("the model's chat template does not print the last message as it is, so it can't be continued; ask a new question")]
+    Reworded,
 }
 
 /// A parsed chat template with the special tokens that it may print.
@@ -86,6 +92,30 @@ impl ChatTemplate {
 
     /// Prompt text for the messages, ending where the assistant's answer begins.
     pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
+        self.render_with(messages, true)
+    }
+
+    /// Prompt text for the messages, ending in the text of the last one, which the assistant goes on with.
+    ///
+    /// As `continue_final_message` of Hugging Face's `apply_chat_template`, but for white space at the text's end: it stays also where the
+    /// template trims it. Errors when the last message is nobody's answer, is empty, or is not printed as it is.
+    pub fn render_continued(&self, messages: &[Message]) -> Result<String, TemplateError> {
+        let last = messages.last().filter(|last| last.role == "assistant");
+        let Some(last) = last else {
+            return Err(TemplateError::NotAnAnswer { role: messages.last().map(|last| last.role.clone()).unwrap_or_default() });
+        };
+        let printed = last.content.trim();
+        if printed.is_empty() {
+            return Err(TemplateError::NothingToContinue);
+        }
+        let mut text = self.render_with(messages, false)?;
+        let end = text.rfind(printed).ok_or(TemplateError::Reworded)? + printed.len();
+        text.truncate(end);
+        text.push_str(&last.content[last.content.trim_end().len()..]);
+        Ok(text)
+    }
+
+    fn render_with(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
         let content_bytes: usize = messages.iter().map(|m| m.content.len() + m.role.len()).sum();
         let fuel = FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64;
         // A template may print a message twice (a tool list, a repeated system prompt), hence the factor.
@@ -96,7 +126,7 @@ impl ChatTemplate {
         let template = environment.get_template(NAME).map_err(|e| TemplateError::Render(e.to_string()))?;
         let values = context! {
             messages => messages.iter().map(as_value).collect::<Vec<_>>(),
-            add_generation_prompt => true,
+            add_generation_prompt,
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
             tools => (),
@@ -170,6 +200,34 @@ mod tests {
         let source = "{% for m in messages %}\n{{ bos_token + m['role'].strip().upper() + ':' + m.content.split('x')[0] }}\n{% endfor %}\n{% if add_generation_prompt %}A:{% endif %}";
         let text = render(source, &[Message::new(" user ", "1x2"), Message::new("tool", "é")]).unwrap();
         assert_eq!(text, "<s>USER:1\n<s>TOOL:é\nA:");
+    }
+
+    #[test]
+    fn a_continued_answer_ends_in_its_own_text() {
+        let source = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+        let continued = |answer: &str| {
+            let messages = [Message::new("user", "the sea"), Message::new("assistant", answer)];
+            ChatTemplate::new(source, "", "").unwrap().render_continued(&messages)
+        };
+        assert_eq!(continued("the se").unwrap(), "<user>the sea</>\n<assistant>the se");
+        assert_eq!(
+            continued(" of salt,\n\n").unwrap(),
+            "<user>the sea</>\n<assistant>of salt,\n\n",
+            "what a template trims is still the answer's"
+        );
+        assert_eq!(continued("</>").unwrap(), "<user>the sea</>\n<assistant></></>", "a text that looks like the template's own");
+        assert!(matches!(continued(" \n"), Err(TemplateError::NothingToContinue)));
+    }
+
+    #[test]
+    fn only_an_answer_that_is_printed_as_it_is_can_be_continued() {
+        let source = "{% for m in messages %}{{ m.content.split('</think>')[-1] }};{% endfor %}";
+        let continued = |messages: &[Message]| ChatTemplate::new(source, "", "").unwrap().render_continued(messages);
+        let question = Message::new("user", "why");
+        let thought = Message::new("assistant", "so</think>then");
+        assert!(matches!(continued(&[question.clone(), thought]), Err(TemplateError::Reworded)));
+        assert!(matches!(continued(&[question]), Err(TemplateError::NotAnAnswer { role }) if role == "user"));
+        assert!(matches!(continued(&[]), Err(TemplateError::NotAnAnswer { role }) if role.is_empty()));
     }
 
     #[test]

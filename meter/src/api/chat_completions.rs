@@ -27,7 +27,8 @@ pub(super) async fn asked(state: &ApiState, payer: Payer, fields: &Map<String, V
 
     let text_bytes = chat.messages.iter().map(|message| message.content.len()).sum();
     let (prompter, messages) = (model.prompter.clone(), chat.messages);
-    let prompt = answer::rendered(state, text_bytes, move || prompter.render(&messages)).await?;
+    let render = move || if chat.continues { prompter.render_continued(&messages) } else { prompter.render(&messages) };
+    let prompt = answer::rendered(state, text_bytes, render).await?;
 
     Ok(Asked { payer, model, prompt, options: chat.options, shape: Shape::Chat })
 }

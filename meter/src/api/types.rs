@@ -17,6 +17,8 @@ pub(super) struct ChatRequest {
     pub(super) model: String,
     /// At least one.
     pub(super) messages: Vec<Message>,
+    /// Whether the last message is an answer that goes on.
+    pub(super) continues: bool,
     /// Everything else.
     pub(super) options: Options,
 }
@@ -56,7 +58,23 @@ impl ChatRequest {
             return Err(ApiError::invalid("messages", "too_many_messages", message));
         }
         let messages = messages.iter().enumerate().map(|(index, message)| read_message(index, message)).collect::<Result<_, _>>()?;
-        Ok(Self { model: fields.model()?, messages, options: Options::read(&fields, seed, Shape::Chat)? })
+        Ok(Self { model: fields.model()?, messages, continues: continues(&fields)?, options: Options::read(&fields, seed, Shape::Chat)? })
+    }
+}
+
+/// vLLM's pair of fields: a continued answer begins no new turn, so that only one of them can be true.
+fn continues(fields: &Fields<'_>) -> Result<bool, ApiError> {
+    let continues = fields.bool("continue_final_message")?.unwrap_or(false);
+    match fields.bool("add_generation_prompt")? {
+        Some(true) if continues => {
+            let message = "`add_generation_prompt` and `continue_final_message` can't both be true; leave one of them out";
+            Err(ApiError::invalid("add_generation_prompt", "invalid_value", message))
+        }
+        Some(false) if !continues => {
+            let message = "`add_generation_prompt` can be false only beside `continue_final_message`: true; leave it out";
+            Err(ApiError::invalid("add_generation_prompt", "unsupported_parameter", message))
+        }
+        _ => Ok(continues),
     }
 }
 
@@ -248,6 +266,9 @@ mod tests {
             (json!({ "stop": vec!["x"; 10_000] }), "stop", "out_of_range"),
             (json!({ "stop": [""] }), "stop", "out_of_range"),
             (json!({ "stop": [1] }), "stop", "invalid_type"),
+            (json!({ "continue_final_message": 1 }), "continue_final_message", "invalid_type"),
+            (json!({ "continue_final_message": true, "add_generation_prompt": true }), "add_generation_prompt", "invalid_value"),
+            (json!({ "add_generation_prompt": false }), "add_generation_prompt", "unsupported_parameter"),
             (json!({ "stream": "yes" }), "stream", "invalid_type"),
             (json!({ "stream_options": 1 }), "stream_options", "invalid_type"),
         ];
@@ -311,7 +332,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_json_at_all_makes_reading_panic(
-            field in "model|messages|prompt|temperature|top_k|seed|stop|stop_token_ids|max_tokens|stream_options|n|tools|response_format|logprobs|top_logprobs|logit_bias",
+            field in "model|messages|prompt|temperature|top_k|seed|stop|stop_token_ids|max_tokens|stream_options|n|tools|response_format|logprobs|top_logprobs|logit_bias|continue_final_message",
             value in any_json(),
         ) {
             let body = chat(json!({ field: value }));

@@ -26,6 +26,34 @@ async fn the_receipt(network: &Network, payer: &Payer) -> meter::ledger::StoredR
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_broke_off_goes_on_from_its_own_text() {
+    let network = Network::start().await;
+    let payer = network.payer().await;
+    let node = FakeNode::join(&network, Plan::saying("and more")).await;
+    let messages = json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "hello there" }]);
+    let body = json!({ "messages": messages, "continue_final_message": true });
+    let (status, answer) = answered(network.chat(&payer, body)).await;
+    assert_eq!((status, &answer["choices"][0]["message"]["content"]), (StatusCode::OK, &json!("and more")));
+
+    let job = node.heard().jobs[0].clone();
+    let prompter = &network.serving.rooms().catalog.get(super::network::MODEL).unwrap().prompter;
+    let prompt = prompter.decode(&job.prompt).unwrap();
+    assert!(prompt.ends_with("hello there"), "the node goes on right behind what arrived: {prompt:?}");
+    let cost = job.prompt.len() as u64 + turn("and more").len() as u64;
+    assert_eq!(network.money(&payer).await, (100_000 - cost, 0, cost));
+
+    for messages in [
+        json!([{ "role": "user", "content": "hi" }]),
+        json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": null }]),
+    ] {
+        let (status, refused) = answered(network.chat(&payer, json!({ "messages": messages, "continue_final_message": true }))).await;
+        assert_eq!((status, &refused["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_prompt")), "{refused}");
+    }
+    assert_eq!(network.money(&payer).await, (100_000 - cost, 0, cost), "a refusal costs nothing");
+    assert_eq!(node.heard().jobs.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_answer_is_charged_to_the_credit() {
     let network = Network::start().await;
     let payer = network.payer().await;
