@@ -46,11 +46,11 @@ export function answers(page: Page, model: string): Locator {
   return page.getByRole("article", { name: model });
 }
 
-/** Waits for the end of the last answer and returns its line of costs. */
+/** Waits for the end of the last answer and returns its line of costs: of one that was continued, of its last part. */
 export async function answered(page: Page, model: string): Promise<string> {
   const last = answers(page, model).last();
-  await last.getByRole("link", { name: "receipt" }).waitFor();
-  return last.locator(".line").innerText();
+  await last.getByRole("link", { name: "receipt" }).last().waitFor();
+  return last.locator(".line").last().innerText();
 }
 
 /** Sets the longest answer of the open conversation. */

@@ -29,22 +29,29 @@ interface Pool {
 }
 const pool = () => depositor.ask<Pool>("GET", "/v1/pool");
 
-test("a node that dies in the middle is named, what came is kept and charged, and another node can be asked", async () => {
+test("where a node dies in the middle another goes on, once, and both are named, charged and signed", async () => {
   const { context, page, misdeeds } = await openWindow(browser);
   await depositor.enter(context);
   await visit(page, "#/chat");
   await limitAnswers(page, ANSWER_TOKENS);
+  const before = await depositor.credits();
   await send(page, LONG);
   const last = answers(page, facts.model).last();
   await eventually("the answer to begin", async () => (await last.count()) === 1 && (await last.locator(".markdown").innerText()).length > 20);
+  const begun = await last.locator(".markdown").innerText();
   for (const node of registered) kill(node);
   try {
-    await last.getByRole("alert").waitFor();
-    expect(await last.getByRole("alert").innerText()).toMatch(/stopped answering after \d+ tokens\. Only what arrived is charged/);
-    await page.getByRole("button", { name: "Ask another node" }).click();
-    // Only the project's own hardware is left.
+    // Only the project's own hardware is left to go on.
+    await last.getByText(/stopped answering after \d+ tokens\. Only what arrived is charged\. Continued on another node\./).waitFor();
     await answered(page, facts.model);
-    await answers(page, facts.model).last().getByText("Fallback").first().waitFor();
+    expect(await answers(page, facts.model).count(), "one answer, not two").toBe(1);
+    expect((await last.locator(".markdown").innerText()).startsWith(begun.slice(0, 20))).toBe(true);
+    await last.getByText("Fallback").first().waitFor();
+    const receipts = await last.getByRole("link", { name: "receipt" }).evaluateAll((links) => links.map((link) => link.getAttribute("href")));
+    expect(new Set(receipts).size).toBe(2);
+    const costs = await last.getByTitle("what this answer cost").allInnerTexts();
+    const charged = before.spendable_credits - (await depositor.credits()).spendable_credits;
+    expect(costs.map((cost) => Number(cost.split(" ")[0])).reduce((sum, cost) => sum + cost, 0)).toBeCloseTo(charged / 1e9, 9);
 
     if (!fallback) throw new Error("the network has no fallback node");
     kill(fallback);
@@ -65,6 +72,44 @@ test("a node that dies in the middle is named, what came is kept and charged, an
   await eventually("the answer to what waited", async () => (await answers(page, facts.model).count()) === 2);
   await answered(page, facts.model);
   await eventually("the nodes to be back", async () => (await pool()).nodes_online === registered.length);
+  expect(misdeeds.unexpected).toEqual([]);
+  await context.close();
+});
+
+test("where nobody can go on the answer keeps what came, and goes on when asked to", async () => {
+  const { context, page, misdeeds } = await openWindow(browser);
+  await depositor.enter(context);
+  await visit(page, "#/chat");
+  await limitAnswers(page, ANSWER_TOKENS);
+  await send(page, LONG);
+  const last = answers(page, facts.model).last();
+  const text = last.locator(".markdown");
+  await eventually("the answer to begin", async () => (await last.count()) === 1 && (await text.innerText()).length > 20);
+  for (const node of facts.nodes) kill(node);
+  let arrived: string;
+  try {
+    await last.getByRole("alert").getByText(/stopped answering after \d+ tokens\. Only what arrived is charged/).waitFor();
+    await page.getByRole("button", { name: "Go on" }).waitFor();
+    arrived = (await text.innerText()).trim();
+    expect(await page.getByText(/nodes serve/).count(), "nobody asked, so nothing is refused").toBe(0);
+    await eventually("nothing to be held", async () => (await depositor.credits()).held_credits === 0);
+  } finally {
+    await Promise.all(facts.nodes.map(revive));
+  }
+  await eventually("the nodes to be back", async () => (await pool()).nodes_online === registered.length);
+  await page.getByRole("button", { name: "Go on" }).click();
+  await last.getByText(/Continued on (the same|another) node\./).waitFor();
+  expect((await text.innerText()).length).toBeGreaterThan(arrived.length);
+  expect((await text.innerText()).startsWith(arrived.slice(0, 20))).toBe(true);
+  expect(await answers(page, facts.model).count()).toBe(1);
+  expect(await last.getByRole("link", { name: "receipt" }).count()).toBe(2);
+
+  // It is there after a reload, and an answer to it is given the whole of it.
+  await page.reload();
+  await last.getByText(/Continued on (the same|another) node\./).waitFor();
+  await send(page, "Thank you");
+  await eventually("the next answer", async () => (await answers(page, facts.model).count()) === 2);
+  await answered(page, facts.model);
   expect(misdeeds.unexpected).toEqual([]);
   await context.close();
 });

@@ -6,6 +6,7 @@ import { Beat } from "./beat";
 import { Chats, newId } from "./chats.svelte";
 import { database } from "./database";
 import { NEW_DRAFT, storeDraft, storedDraft } from "./drafts";
+import { BROKE_OFF, canGoOn, restTokens } from "./continuation";
 import { type Conversation, isOver, type JobRecord, type Message, newAnswer } from "./model";
 import { isServed, models } from "./models.svelte";
 import { exclusively, untilOnline } from "./network.svelte";
@@ -103,6 +104,28 @@ class Chat {
     await this.#answer([], question, () => this.regenerate(answerId), null);
   }
 
+  /** Goes on with an answer that broke off or was cut: the same text goes on, and the new part has its own receipt. */
+  async goOn(answerId: string): Promise<void> {
+    const answer = this.chats.tree.byId.get(answerId);
+    if (!answer || this.running || !canGoOn(answer)) return;
+    await this.#answer([], answerId, () => this.goOn(answerId), null, restTokens(answer, this.chats.current.options));
+  }
+
+  /**
+   * Another node takes over from one that died, once, in the open conversation: the first reservation allowed for as many tokens. Refused, it
+   * leaves the answer broken off, with the button that asks for the same.
+   */
+  async #takeOver(broken: Message): Promise<void> {
+    await exclusively(`take-over.${broken.id}`, async () => {
+      const messages = await database.messagesOf(broken.conversationId);
+      const parent = messages.find(({ id }) => id === broken.parentId);
+      // Another tab was quicker, or this was the second node already.
+      if (parent?.role !== "user" || messages.some(({ parentId }) => parentId === broken.id)) return;
+      await this.goOn(broken.id);
+      this.refusal = null;
+    });
+  }
+
   /** Puts another wording beside a question; `run` also has it answered. */
   async edit(questionId: string, text: string): Promise<void> {
     const question = this.chats.tree.byId.get(questionId);
@@ -146,7 +169,7 @@ class Chat {
     await this.#answer([question], question.id, retry, text);
   }
 
-  async #answer(before: readonly Message[], questionId: string, retry: () => Promise<void>, draft: string | null): Promise<void> {
+  async #answer(before: readonly Message[], questionId: string, retry: () => Promise<void>, draft: string | null, maxTokens = this.chats.current.options.maxTokens): Promise<void> {
     const conversation: Conversation = this.chats.current;
     this.refusal = null;
     this.stopWaiting();
@@ -156,7 +179,7 @@ class Chat {
     const question = before[0];
     const path = question ? [...pathTo(this.chats.tree, question.parentId), question] : pathTo(this.chats.tree, questionId);
     const job: JobRecord = {
-      key: answer.id, conversationId: conversation.id, request: JSON.stringify(chatRequest(conversation, path)), jobId: null, receiptId: null,
+      key: answer.id, conversationId: conversation.id, request: JSON.stringify(chatRequest(conversation, path, maxTokens)), jobId: null, receiptId: null,
       createdAt: Date.now(), account: session.credits?.account ?? null, stopRequested: false,
     };
     try {
@@ -190,7 +213,9 @@ class Chat {
 
   #ended(message: Message): void {
     void this.chats.ended(message);
-    if (message.conversationId === this.chats.current.id) this.announced = message.text === "" ? "The answer ended" : `Answer: ${message.text}`;
+    if (message.conversationId !== this.chats.current.id) return;
+    if (message.answer?.failure?.code === BROKE_OFF && message.id === this.chats.current.leafId) void this.#takeOver(message);
+    else this.announced = message.text === "" ? "The answer ended" : `Answer: ${message.text}`;
   }
 }
 

@@ -2,6 +2,7 @@
 
 import type { Conversation, Message } from "./model";
 import { partsOf } from "./thinking";
+import { textOf, turnsOf } from "./tree";
 
 interface ChatRequest {
   model: string;
@@ -10,21 +11,30 @@ interface ChatRequest {
   temperature?: number;
   top_p?: number;
   return_token_ids: true;
+  continue_final_message?: true;
 }
 
-/** `path` ends in the question. What a model thought aloud is not sent back, as such models ask. Answers of which nothing arrived are left out: no template takes an empty turn well. */
-export function chatRequest({ model, options }: Conversation, path: readonly Message[]): ChatRequest {
+/**
+ * `path` ends in the question, or in an answer to go on with, which is sent as it arrived. What a model thought aloud before is not sent back, as such models ask.
+ * Answers of which nothing arrived are left out: no template takes an empty turn well.
+ */
+export function chatRequest({ model, options }: Conversation, path: readonly Message[], maxTokens = options.maxTokens): ChatRequest {
   const system = options.system.trim();
+  const turns = turnsOf(path).map((turn) => ({ role: turn.parts[0].role, content: textOf(turn) })).filter(({ content }) => content !== "");
+  const last = turns.at(-1);
+  const continued = last?.role === "assistant" ? last : null;
+  const sent = turns.map((turn) => (turn.role === "assistant" && turn !== continued ? { role: turn.role, content: partsOf(turn.content).answer } : turn));
   return {
     model,
     messages: [
       ...(system ? [{ role: "system" as const, content: system }] : []),
-      ...path.map(({ role, text }) => ({ role, content: role === "assistant" ? partsOf(text).answer : text })).filter(({ content }) => content !== ""),
+      ...sent.filter(({ content }) => content !== ""),
     ],
-    max_tokens: options.maxTokens,
+    max_tokens: maxTokens,
     ...(options.temperature === null ? {} : { temperature: options.temperature }),
     ...(options.topP === null ? {} : { top_p: options.topP }),
     // The receipt's hashes are over token ids: with them kept, anybody can check later what was signed.
     return_token_ids: true,
+    ...(continued ? { continue_final_message: true as const } : {}),
   };
 }

@@ -2,7 +2,7 @@
 
 import type { Write } from "./db";
 import { type Answer, type Conversation, DEFAULT_OPTIONS, type Evidence, isOver, type Message, newAnswer } from "./model";
-import { pathTo, treeOf } from "./tree";
+import { pathTo, textOf, treeOf, turnsOf } from "./tree";
 
 const FORMAT = "parallelix-conversations";
 const VERSION = 1;
@@ -34,9 +34,12 @@ export function toJson(bundles: readonly Bundle[], exportedAt: string): string {
 export function toMarkdown(conversation: Conversation, messages: readonly Message[]): string {
   const parts = [`# ${conversation.title}`];
   if (conversation.options.system.trim()) parts.push(`> System: ${conversation.options.system.trim().replace(/\n/g, "\n> ")}`);
-  for (const { role, text, answer } of pathTo(treeOf(messages), conversation.leafId)) {
-    parts.push(`## ${role === "user" ? "You" : (answer?.model ?? "Answer")}`, text);
-    if (answer?.receiptId) parts.push(`_${answer.promptTokens ?? "?"} tokens in, ${answer.completionTokens ?? "?"} out, receipt \`${answer.receiptId}\`_`);
+  for (const turn of turnsOf(pathTo(treeOf(messages), conversation.leafId))) {
+    const { role, answer: first } = turn.parts[0];
+    parts.push(`## ${role === "user" ? "You" : (first?.model ?? "Answer")}`, textOf(turn));
+    for (const { answer } of turn.parts) {
+      if (answer?.receiptId) parts.push(`_${answer.promptTokens ?? "?"} tokens in, ${answer.completionTokens ?? "?"} out, receipt \`${answer.receiptId}\`_`);
+    }
   }
   return `${parts.join("\n\n")}\n`;
 }

@@ -39,6 +39,25 @@ export function pathTo(tree: Tree, leafId: string | null): Message[] {
   return path.reverse();
 }
 
+/** A question, or an answer with everything that went on with it: one block for a reader, each part with its own receipt. */
+export interface Turn {
+  readonly parts: readonly [Message, ...Message[]];
+}
+
+/** The turns of a path. An answer right below an answer goes on with it. */
+export function turnsOf(path: readonly Message[]): Turn[] {
+  const turns: { parts: [Message, ...Message[]] }[] = [];
+  for (const message of path) {
+    const last = turns.at(-1);
+    if (last && message.role === "assistant" && last.parts[0].role === "assistant") last.parts.push(message);
+    else turns.push({ parts: [message] });
+  }
+  return turns;
+}
+
+/** What a turn says, its parts joined as they came. */
+export const textOf = (turn: Turn): string => turn.parts.map(({ text }) => text).join("");
+
 /** The message and those beside it, in order. */
 export function siblingsOf(tree: Tree, id: string): readonly Message[] {
   const message = tree.byId.get(id);
