@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn fund(ledger: &Ledger) -> anyhow::Result<()> {
-    let to = ChainPoint { number: 1, hash: B256::repeat_byte(1) };
+    let to = ChainPoint { number: 1, hash: B256::repeat_byte(1), timestamp: SystemClock.now_s() };
     let valid_until = SystemClock.now_s() + 100_000;
     let facts = (1..=ACCOUNTS).flat_map(|id| {
         let (account, amount) = (AccountId(id), 1_000_000_000);

@@ -1,8 +1,8 @@
-//! `GET /v1/account`: the caller's wallet, its account, and its spending authorization as the chain has it.
+//! `/v1/account`: the caller's wallet, its account, and its spending authorization as the chain has it; the way to its clearance.
 
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
 use serde::Serialize;
@@ -11,11 +11,11 @@ use wire::{AccountId, Address};
 
 use super::error::ApiError;
 use super::session::private;
-use super::{ApiState, credits};
+use super::{ApiState, clearance, credits};
 
 /// Routes of this file.
 pub(super) fn routes() -> Router<ApiState> {
-    Router::new().route("/v1/account", get(show))
+    Router::new().route("/v1/account", get(show)).route("/v1/account/clearance", post(clearance::give))
 }
 
 async fn show(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {

@@ -14,11 +14,12 @@ pub(super) async fn show(State(state): State<ApiState>, headers: HeaderMap) -> R
     let Some(account) = auth::account(&state, &headers).await? else {
         return Ok(Json(amounts(
             &[("available", Credits::ZERO), ("spendable", Credits::ZERO)],
-            json!({ "account": null, "authorization": null }),
+            json!({ "account": null, "authorization": null, "closing_until": null }),
         )));
     };
     let view = state.ledger.credits(account).await?;
-    let beside = json!({ "account": account, "authorization": view.authorization.as_ref().map(authorization) });
+    let authorization = view.authorization.as_ref().map(authorization);
+    let beside = json!({ "account": account, "authorization": authorization, "closing_until": view.closing_until });
     let body = amounts(
         &[
             ("available", view.available),

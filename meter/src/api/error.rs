@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use wire::{AmountError, Credits};
 
 use super::REQUEST_ID;
-use crate::chain::ProxyError;
+use super::dates::moment_of;
+use crate::chain::{ClearanceError, ProxyError};
 use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SignInError};
-use crate::ledger::{CountersignError, HoldRefusal, LedgerError};
+use crate::ledger::{ClearanceRefusal, CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
 use crate::serving::fleet::AskError;
 use crate::serving::proof::NoProof;
@@ -164,6 +165,11 @@ impl ApiError {
         self.map(|refusal| refusal.retry_after_s = Some(BUSY_RETRY_S))
     }
 
+    /// The same, with the end of a closure among its facts.
+    fn with_closing_until(self, until: u64) -> Self {
+        self.map(|refusal| refusal.metadata.get_or_insert_with(|| json!({}))["closing_until"] = json!(until))
+    }
+
     fn map(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
         change(&mut self.0);
         self
@@ -214,7 +220,8 @@ impl IntoResponse for ApiError {
 impl From<HoldRefusal> for ApiError {
     fn from(refusal: HoldRefusal) -> Self {
         use HoldRefusal::{
-            Amount, AuthorizationRequired, CapExceeded, Conflict, ExposureExceeded, InsufficientCredits, KeyLimit, Ledger, Misstated,
+            Amount, AuthorizationRequired, CapExceeded, Closing, Conflict, ExposureExceeded, InsufficientCredits, KeyLimit, Ledger,
+            Misstated,
         };
         let message = refusal.to_string();
         match refusal {
@@ -222,6 +229,10 @@ impl From<HoldRefusal> for ApiError {
             InsufficientCredits { available, needed } => Self::payment("insufficient_credits", message, available, needed, "deposit"),
             ExposureExceeded { available, needed } => Self::payment("exposure_exceeded", message, available, needed, "wait_or_authorize"),
             CapExceeded { available, needed } => Self::payment("cap_exceeded", message, available, needed, "authorize"),
+            Closing { until, available, needed } => {
+                let message = format!("this account is being closed until {}; nothing can be spent before", moment_of(until));
+                Self::payment("account_closing", message, available, needed, "wait").with_closing_until(until)
+            }
             KeyLimit { available, needed } => Self::payment("key_limit", message, available, needed, "raise_key_limit"),
             Ledger(LedgerError::UnknownAccount { .. }) => Self::no_account(),
             Ledger(error) => error.into(),
@@ -320,6 +331,36 @@ impl From<ProxyError> for ApiError {
                 tracing::warn!(%cause, "the page's question to the chain failed");
                 Self::new(StatusCode::BAD_GATEWAY, "chain_unavailable", message).retry_soon()
             }
+        }
+    }
+}
+
+impl From<ClearanceError> for ApiError {
+    fn from(error: ClearanceError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClearanceError::OtherSettler { .. } => Self::conflict("not_the_settler", message),
+            ClearanceError::Suspended { until } => {
+                let message =
+                    format!("the settler is suspended until {}; revoke instead, and withdraw after the exit delay", moment_of(until));
+                Self::conflict("settler_suspended", message).with_metadata(json!({ "suspended_until": until }))
+            }
+            ClearanceError::Signer { reason } => Self::unavailable(&reason),
+            ClearanceError::Chain(error) => error.into(),
+            ClearanceError::Refused(refusal) => match refusal {
+                ClearanceRefusal::NothingKept => Self::conflict("nothing_to_close", message),
+                ClearanceRefusal::Outstanding { held, unsettled } => Self::conflict("outstanding", message).with_metadata(json!({
+                    "held_credits": held, "held": held.to_string(), "unsettled_credits": unsettled, "unsettled": unsettled.to_string(),
+                })),
+                ClearanceRefusal::Standing { until } => {
+                    let message = format!(
+                        "the chain went back behind the last clearance, which may be used until {}; ask again after that",
+                        moment_of(until)
+                    );
+                    Self::conflict("clearance_stands", message).with_closing_until(until)
+                }
+                ClearanceRefusal::Ledger(error) => error.into(),
+            },
         }
     }
 }

@@ -9,8 +9,10 @@ mod body; // bounded in bytes and time
 mod chain; // reads for the page
 mod chat_completions;
 mod chunks; // the objects of a stream
+mod clearance;
 mod completions;
 mod credits;
+mod dates;
 mod deployment;
 pub mod error; // every refusal, with its status
 mod fields; // JSON fields, one by one

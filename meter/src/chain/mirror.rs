@@ -119,8 +119,8 @@ impl Mirror {
         for block in self.ledger.chain_blocks().await? {
             let number = block.number.unsigned_abs();
             let header = self.endpoint.header(number).await?;
-            if header.is_some_and(|header| header.hash == block.hash) {
-                return Ok(ChainPoint { number, hash: block.hash });
+            if let Some(header) = header.filter(|header| header.hash == block.hash) {
+                return Ok(ChainPoint { number, hash: header.hash, timestamp: header.timestamp() });
             }
         }
         Err(MirrorError::DeepFork { applied: point.number, window: WINDOW_BLOCKS })
@@ -183,8 +183,9 @@ impl Mirror {
         }
         reading.finish()?;
         let last = header_of(to)?;
+        let to = ChainPoint { number: to, hash: last.hash, timestamp: last.timestamp() };
         let blocks = headers.iter().filter(|header| header.number() >= window_from).map(block_row).collect();
-        Ok(Advance { origin: self.origin, from: point, to: ChainPoint { number: to, hash: last.hash }, blocks, events })
+        Ok(Advance { origin: self.origin, from: point, to, blocks, events })
     }
 
     /// The fee in force at a batch's block. When the endpoint can't say, the deployment's stands: a wrong one doesn't add up to the

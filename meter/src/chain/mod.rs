@@ -1,8 +1,9 @@
-//! The chain as the meter sees it: `mirror` follows it into the ledger, `countersign` gives the meter's word on what goes back to it
+//! The chain as the meter sees it: `mirror` follows it into the ledger, `countersign` and `clearance` give the meter's word on what goes back to it
 //! (`docs/protocol.md`, sections 3, 8 and 9).
 //!
 //! Invariant of absence: nothing here decides about money. What the chain says becomes facts; the ledger applies them or refuses.
 
+mod clearance;
 mod countersign;
 mod events; // logs → facts
 mod mirror; // one look at the chain
@@ -24,6 +25,7 @@ use wire::deployment::Deployment;
 
 use crate::ledger::{ChainOrigin, FactError, LedgerError};
 
+pub use clearance::{ClearanceError, SignedClearance};
 pub use mirror::Mirror;
 pub use proxy::{ChainAnswer, ChainProxy, ProxyError};
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, Bytes, U64};
+use alloy::sol_types::SolCall;
 use alloy::transports::TransportError;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -101,6 +102,15 @@ impl ChainProxy {
             }
             Err(error) => Err(ProxyError::Unavailable(Box::new(error))),
         }
+    }
+
+    /// Asks a view of one of the deployment's contracts at the newest block. Errors also when the call reverts or its answer can't be read.
+    pub(super) async fn view<C: SolCall>(&self, contract: Address, call: &C) -> Result<C::Return, ProxyError> {
+        let question = json!([{ "to": contract, "input": Bytes::from(call.abi_encode()) }, "latest"]);
+        let unreadable = || ProxyError::Unavailable(format!("{} can't be read", C::SIGNATURE).into());
+        let ChainAnswer::Result(answer) = self.ask("eth_call", &question).await? else { return Err(unreadable()) };
+        let output: Bytes = read(&answer).ok_or_else(unreadable)?;
+        C::abi_decode_returns(&output).map_err(|_| unreadable())
     }
 
     /// The question as it is passed on.

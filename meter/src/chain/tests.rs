@@ -1,5 +1,7 @@
 //! The mirror against an endpoint that the test writes: forks, lags, lies, silence.
 
+mod closures;
+
 use std::sync::{Arc, Mutex};
 
 use alloy::primitives::{Address, B256, Bytes, LogData, keccak256};
@@ -23,6 +25,8 @@ const SETTLEMENT: Address = Address::repeat_byte(0x02);
 const REGISTRY: Address = Address::repeat_byte(0x03);
 const WALLET: Address = Address::repeat_byte(0x0a);
 const PAYER: AccountId = AccountId(1);
+/// As many blocks, each a second later than the one before.
+const CLEARANCE_S: u64 = 5;
 
 #[derive(Clone, Debug)]
 struct Block {
@@ -133,7 +137,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_s(NOW);
         let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
-        let settings = LedgerSettings::of(InstanceId("meter-1".to_owned()));
+        let settings = LedgerSettings { clearance_s: CLEARANCE_S, ..LedgerSettings::of(InstanceId("meter-1".to_owned())) };
         let ledger = Ledger::open(&url, settings, clock.clone()).await.unwrap();
         let settings = MirrorSettings {
             rpc_url,
@@ -193,6 +197,20 @@ fn opened() -> (Address, LogData) {
 
 fn deposited(amount: u64, net: u64) -> (Address, LogData) {
     (VAULT, Credits::Deposited { account: PAYER.0, from: WALLET, amount, netDeposited: net }.encode_log_data())
+}
+
+/// An authorization over 60 credits at a time.
+fn authorized(nonce: u32) -> (Address, LogData) {
+    let authorized = Credits::Authorized {
+        account: PAYER.0,
+        authorizedCum: u64::MAX,
+        exposure: alloy::primitives::aliases::U48::from(60),
+        settleDeadline: alloy::primitives::aliases::U40::from(NOW + 4_000),
+        validUntil: alloy::primitives::aliases::U40::from(NOW + 400),
+        nonce,
+        challenge: B256::ZERO,
+    };
+    (VAULT, authorized.encode_log_data())
 }
 
 #[tokio::test]
@@ -365,21 +383,12 @@ async fn node_keys_and_authorizations_are_mirrored() {
     let bench = Bench::new(Depth::Confirmations(0)).await;
     let operator = Registry::OperatorRegistered { operator: 7, owner: WALLET, payout: WALLET, metadataHash: B256::ZERO };
     let node = Address::repeat_byte(0x0d);
-    let authorized = Credits::Authorized {
-        account: PAYER.0,
-        authorizedCum: u64::MAX,
-        exposure: alloy::primitives::aliases::U48::from(60),
-        settleDeadline: alloy::primitives::aliases::U40::from(NOW + 4_000),
-        validUntil: alloy::primitives::aliases::U40::from(NOW + 400),
-        nonce: 3,
-        challenge: B256::ZERO,
-    };
     bench.mine(vec![
         (REGISTRY, operator.encode_log_data()),
         (REGISTRY, Registry::NodeKeyAdded { operator: 7, key: node }.encode_log_data()),
         opened(),
         deposited(100, 100),
-        (VAULT, authorized.encode_log_data()),
+        authorized(3),
         (VAULT, Credits::Claimed { operator: 7, payout: WALLET, amount: 1 }.encode_log_data()),
     ]);
     bench.mirror.look().await.unwrap();

@@ -64,6 +64,18 @@ pub enum HoldRefusal {
         /// The worst case of the request.
         needed: Credits,
     },
+    /// The payer was given a clearance that the vault may still take: nothing may be outstanding.
+    #[error(
+        "the account is being closed: a clearance stands until {until}, seconds since the epoch, and a block after that; wait, or sign a new authorization"
+    )]
+    Closing {
+        /// The clearance's deadline.
+        until: u64,
+        /// What is available.
+        available: Credits,
+        /// The worst case of the request.
+        needed: Credits,
+    },
     /// Too few credits.
     #[error("{available} PRLX are available and {needed} are needed; deposit more, or ask for fewer tokens")]
     InsufficientCredits {

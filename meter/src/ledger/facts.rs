@@ -87,6 +87,8 @@ pub struct ChainPoint {
     pub number: u64,
     /// Its hash.
     pub hash: B256,
+    /// Its time, seconds since the epoch.
+    pub timestamp: u64,
 }
 
 /// Facts of the blocks after `from`, up to and with `to`.

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod audit;
+mod clearance;
 mod decision;
 mod error;
 mod facts;
@@ -24,9 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use alloy::primitives::{Address, B256, Bytes};
 use daemon::clock::SharedClock;
 use tokio::sync::{mpsc, oneshot};
+use wire::AccountId;
 use wire::receipt::ServiceReceipt;
 use wire::settlement::SignedBatch;
 
+pub use clearance::{Clearance, ClearanceRefusal};
 pub use error::{AttachError, CaptureError, CountersignError, HoldRefusal, LedgerError};
 pub use facts::{Advance, ChainEvent, ChainOrigin, ChainPoint, Fact, FactError, Short, Stepped};
 pub use reads::{Pending, RECEIPTS_PAGE_MAX, USAGE_ROWS_MAX, UsageRow};
@@ -51,6 +54,7 @@ struct Shared {
     store: Store,
     readers: Readers,
     clock: SharedClock,
+    clearance_s: u64,
     progress: Arc<Mutex<Progress>>,
     pending: RwLock<Pending>,
 }
@@ -63,10 +67,11 @@ impl Ledger {
         store.migrate().await?;
         let progress = Arc::new(Mutex::new(Progress::default()));
         let readers = store.readers(settings.read_connections);
+        let clearance_s = settings.clearance_s;
         let (commands, waiting) = mpsc::channel(settings.queue_ops_max.max(1));
         let writer = Writer::enter(store.clone(), settings, clock.clone(), progress.clone()).await?;
         tokio::spawn(writer.run(waiting));
-        let shared = Shared { store, readers, clock, progress, pending: RwLock::default() };
+        let shared = Shared { store, readers, clock, clearance_s, progress, pending: RwLock::default() };
         Ok(Self { commands, shared: Arc::new(shared) })
     }
 
@@ -132,6 +137,16 @@ impl Ledger {
     /// Lets a quarantined node work again. Whether it was quarantined.
     pub async fn clear_quarantine(&self, node: Address) -> Result<bool, LedgerError> {
         self.change(Operation::ClearQuarantine { node }).await
+    }
+
+    /// Promises that nothing more is debited from a payer who owes nothing, or says what is in the way; durable when it returns. From
+    /// then on no hold is made for the payer until the promise can't be used any more: the chain's time passed its deadline, or the
+    /// chain shows that it was used or is outdated. Asked again, the same promise; once its deadline is over, a new one.
+    pub async fn give_clearance(&self, account: AccountId) -> Result<Clearance, ClearanceRefusal> {
+        match self.ask(Operation::GiveClearance { account, valid_s: self.shared.clearance_s }).await? {
+            Answer::Clearance(answer) => answer,
+            _ => Err(LedgerError::Closed.into()),
+        }
     }
 
     async fn change(&self, operation: Operation) -> Result<bool, LedgerError> {

@@ -58,16 +58,27 @@ impl Ledger {
         let pending_deposits = self.pending(|pending| pending.deposits.get(&account).copied()).unwrap_or_default();
         let payer = self.payer(account).await?.unwrap_or_else(|| PayerRow::opened(account, Address::ZERO));
         let room = payer.available.min(payer.exposure_room()).min(payer.cap_room());
+        let closing_until = self.closing_until(&payer, now).await?;
         Ok(CreditsView {
             available: credits_or_zero(payer.available),
             held: credits_or_zero(payer.held),
             unsettled: credits_or_zero(payer.unsettled),
-            spendable: credits_or_zero(if payer.is_live(now) { room } else { 0 }),
+            spendable: credits_or_zero(if payer.is_live(now) && closing_until.is_none() { room } else { 0 }),
+            closing_until,
             pending_deposits,
             deposited: credits_or_zero(payer.facts.net_deposited),
             settled: credits_or_zero(payer.facts.settled),
             authorization: authorization(&payer, now),
         })
+    }
+
+    /// Until when a clearance stands in the way of spending; without a live authorization it stands in nobody's, also when it was used.
+    async fn closing_until(&self, payer: &PayerRow, now: u64) -> Result<Option<u64>, LedgerError> {
+        if payer.clearance.deadline == 0 || !payer.is_live(now) {
+            return Ok(None);
+        }
+        let chain_time = self.cursor().await?.map_or(0, |cursor| cursor.timestamp.unsigned_abs());
+        Ok(payer.closing_until(chain_time))
     }
 
     /// The account of an id.
@@ -215,7 +226,8 @@ impl Ledger {
     pub(crate) async fn chain_point(&self) -> Result<Option<(ChainOrigin, ChainPoint)>, LedgerError> {
         Ok(self.cursor().await?.map(|cursor| {
             let origin = ChainOrigin { chain_id: cursor.chain_id.unsigned_abs(), vault: cursor.vault };
-            (origin, ChainPoint { number: cursor.number.unsigned_abs(), hash: cursor.hash })
+            let (number, timestamp) = (cursor.number.unsigned_abs(), cursor.timestamp.unsigned_abs());
+            (origin, ChainPoint { number, hash: cursor.hash, timestamp })
         }))
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct PayerRow {
     pub(crate) written_off: i64,
     #[serde(flatten)]
     pub(crate) facts: PayerFacts,
+    #[serde(flatten)]
+    pub(crate) clearance: ClearanceTerms,
 }
 
 /// What the chain says of a payer.
@@ -35,16 +37,54 @@ pub(crate) struct PayerFacts {
     pub(crate) last_settled_at: i64,
 }
 
+/// The clearance that a payer was given last. A fact of ours and not of the chain's: a reorg leaves it as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClearanceTerms {
+    #[serde(rename = "clearance_settled")]
+    pub(crate) settled: i64,
+    #[serde(rename = "clearance_nonce")]
+    pub(crate) nonce: u32,
+    /// Last second at which the vault takes it; zero before the first.
+    #[serde(rename = "clearance_deadline")]
+    pub(crate) deadline: i64,
+}
+
 impl PayerRow {
     /// An account that has nothing yet.
     pub(crate) fn opened(account: AccountId, wallet: Address) -> Self {
-        Self { account: account.0, wallet, opened: 1, available: 0, held: 0, unsettled: 0, written_off: 0, facts: PayerFacts::default() }
+        Self {
+            account: account.0,
+            wallet,
+            opened: 1,
+            available: 0,
+            held: 0,
+            unsettled: 0,
+            written_off: 0,
+            facts: PayerFacts::default(),
+            clearance: ClearanceTerms::default(),
+        }
     }
 
     /// Whether money may be metered at `now`, seconds since the epoch.
     pub(crate) fn is_live(&self, now: u64) -> bool {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.opened == 1 && now < self.facts.valid_until && now <= self.facts.settle_deadline
+    }
+
+    /// Whether the vault keeps anything back at `now`, seconds since the epoch.
+    pub(crate) fn is_kept_back(&self, now: u64) -> bool {
+        self.opened == 1 && self.facts.next_nonce > 0 && i64::try_from(now).unwrap_or(i64::MAX) <= self.facts.settle_deadline
+    }
+
+    /// Until when the vault may still take the clearance that was given; `None` when it can't. `chain_time` is the time of the newest
+    /// block whose facts count: every later block has that time or a later one, and had an earlier one taken the clearance, that would
+    /// be among the facts. So neither this machine's clock nor the mirror's lag matters. What `settled` and the nonce have passed is
+    /// outdated; what they fell behind, because blocks left the chain, may come back.
+    pub(crate) fn closing_until(&self, chain_time: u64) -> Option<u64> {
+        let ClearanceTerms { settled, nonce, deadline } = self.clearance;
+        let outdated = self.facts.settled > settled || self.facts.next_nonce > nonce;
+        let over = i64::try_from(chain_time).unwrap_or(i64::MAX) > deadline;
+        (deadline > 0 && !outdated && !over).then_some(deadline.unsigned_abs())
     }
 
     /// What the exposure still allows; negative after a reorg or a lowered exposure.
@@ -174,6 +214,7 @@ pub(crate) struct CursorRow {
     pub(crate) number: i64,
     #[serde(with = "bytes")]
     pub(crate) hash: B256,
+    pub(crate) timestamp: i64,
     pub(crate) settled_seq: i64,
 }
 

@@ -42,6 +42,8 @@ pub struct LedgerSettings {
     pub refund_after_s: u64,
     /// An audit that is pending for so long is skipped, and its receipt may be batched, seconds.
     pub audit_wait_s: u64,
+    /// How long a clearance may be used, seconds: enough for a wallet's question and a few blocks; so long at least the payer can't spend.
+    pub clearance_s: u64,
     /// Period of the reconciler that settles expired and orphaned holds, refunds, and renews the lease, milliseconds.
     pub sweep_period_ms: u64,
     /// Period at which delivered counts are written, milliseconds.
@@ -61,6 +63,7 @@ impl LedgerSettings {
             queue_ops_max: 4_096,
             refund_after_s: 24 * 60 * 60,
             audit_wait_s: 30 * 60,
+            clearance_s: 10 * 60,
             sweep_period_ms: 1_000,
             progress_period_ms: 1_000,
             read_connections: 4,
@@ -276,6 +279,8 @@ pub struct CreditsView {
     pub unsettled: Credits,
     /// What one request may cost now: the least of available, exposure room and authorization room.
     pub spendable: Credits,
+    /// Until when a clearance may still be used, so that nothing may be spent, seconds since the epoch; `None` when none stands.
+    pub closing_until: Option<u64>,
     /// Deposits that the chain has but not deep enough.
     pub pending_deposits: Credits,
     /// Deposits less withdrawals, over all time.

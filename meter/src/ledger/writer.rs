@@ -10,11 +10,13 @@ use alloy::primitives::{Address, B256, Bytes};
 use daemon::clock::SharedClock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
+use wire::AccountId;
 use wire::receipt::ServiceReceipt;
 use wire::settlement::SignedBatch;
 
+use super::clearance::{Clearance, ClearanceRefusal};
 use super::decision::batch::{self, Signing};
-use super::decision::{State, audit, chain, request};
+use super::decision::{State, audit, chain, clearance, request};
 use super::error::{AttachError, CaptureError, CountersignError, HoldRefusal, LedgerError};
 use super::facts::{Advance, ChainOrigin, ChainPoint, FactError, Stepped};
 use super::store::{Connection, Store, Touched};
@@ -35,6 +37,7 @@ pub(super) enum Operation {
     ExpireAudit { request_id: B256, audit_wait_s: u64 },
     Dispute { request_id: B256 },
     ClearQuarantine { node: Address },
+    GiveClearance { account: AccountId, valid_s: u64 },
     Advance(Box<Advance>),
     Rewind { origin: ChainOrigin, from: ChainPoint, to: ChainPoint },
     Sign(Box<Signing>),
@@ -49,6 +52,7 @@ pub(super) enum Answer {
     Attach(Result<ReceiptState, AttachError>),
     Step(Result<Stepped, FactError>),
     Sign(Result<SignedBatch, CountersignError>),
+    Clearance(Result<Clearance, ClearanceRefusal>),
     /// Whether it changed anything.
     Changed(bool),
     Noted,
@@ -110,6 +114,10 @@ impl Operation {
                 touched.quarantines = true;
                 touched.nodes.insert(*node);
             }
+            Self::GiveClearance { account, .. } => {
+                touched.chain_time = true;
+                touched.accounts.insert(account.0);
+            }
             Self::Advance(step) => {
                 touched.chain = true;
                 step.events.iter().for_each(|event| touched.add_event(event));
@@ -143,6 +151,7 @@ impl Operation {
             Self::Advance(step) => Answer::Step(chain::advance(state, step)),
             Self::Rewind { origin, from, to } => Answer::Step(chain::rewind(state, *origin, *from, *to)),
             Self::Sign(signing) => Answer::Sign(batch::sign(state, signing)),
+            Self::GiveClearance { account, valid_s } => Answer::Clearance(clearance::give(state, *account, *valid_s)),
             Self::Dispatched(record) => {
                 request::dispatched(state, record);
                 Answer::Noted

@@ -39,6 +39,27 @@ async fn what_credits_do_not_cover_is_402_and_reaches_no_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_is_being_closed_pays_for_nothing() {
+    let network = Network::start().await;
+    let payer = network.payer().await;
+    let node = FakeNode::join(&network, Plan::saying("hello")).await;
+    let until = network.ledger.give_clearance(payer.account).await.unwrap().deadline;
+    for length in [json!({ "max_tokens": 40 }), json!({ "max_tokens": null })] {
+        let (status, body) = answered(network.chat(&payer, length)).await;
+        assert_eq!((status, &body["error"]["code"]), (StatusCode::PAYMENT_REQUIRED, &json!("account_closing")), "{body}");
+        let metadata = &body["error"]["metadata"];
+        assert_eq!((&metadata["closing_until"], &metadata["action"]), (&json!(until), &json!("wait")), "{body}");
+    }
+    assert!(node.heard().jobs.is_empty());
+    assert_eq!(network.money(&payer).await, (100_000, 0, 0));
+
+    network.mine_at(until + 1, vec![]).await;
+    let (status, body) = answered(network.chat(&payer, json!({}))).await;
+    assert_eq!((status, &body["choices"][0]["message"]["content"]), (StatusCode::OK, &json!("hello")));
+    network.assert_books_are_right().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_concurrent_requests_exactly_the_covered_ten_run() {
     let network = Network::start().await;
     // No more than the template around "hello".

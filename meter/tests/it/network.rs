@@ -194,10 +194,14 @@ impl Network {
 
     /// One more block of the chain, with these facts, deep enough at once.
     pub async fn mine(&self, facts: Vec<Fact>) {
+        self.mine_at(SystemClock.now_s(), facts).await;
+    }
+
+    /// As `mine`, at a time of the chain's own.
+    pub async fn mine_at(&self, timestamp: u64, facts: Vec<Fact>) {
         let from = *self.tip.lock().unwrap();
         let number = from.map_or(1, |tip| tip.number + 1);
-        let to = ChainPoint { number, hash: keccak256(number.to_be_bytes()) };
-        let timestamp = SystemClock.now_s();
+        let to = ChainPoint { number, hash: keccak256(number.to_be_bytes()), timestamp };
         let count = facts.len();
         let events = facts.into_iter().enumerate().map(|(index, fact)| ChainEvent {
             block_number: number,

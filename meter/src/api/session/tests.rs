@@ -22,23 +22,23 @@ use crate::ledger::{InstanceId, Ledger, LedgerSettings};
 use crate::serving::catalog::Catalog;
 use crate::serving::{Parts, Serving};
 
-const NOW_S: u64 = 1_900_000_000;
-const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
+pub(in super::super) const NOW_S: u64 = 1_900_000_000;
+pub(in super::super) const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
 
 pub(in super::super) struct Meter {
-    state: ApiState,
-    wallet: PrivateKeySigner,
+    pub(in super::super) state: ApiState,
+    pub(in super::super) wallet: PrivateKeySigner,
     _folder: tempfile::TempDir,
 }
 
 pub(in super::super) struct Reply {
     pub(in super::super) status: u16,
-    headers: HeaderMap,
+    pub(in super::super) headers: HeaderMap,
     pub(in super::super) body: Value,
 }
 
 impl Reply {
-    fn code(&self) -> (u16, &str) {
+    pub(in super::super) fn code(&self) -> (u16, &str) {
         (self.status, self.body["error"]["code"].as_str().unwrap_or_default())
     }
 }
@@ -114,12 +114,12 @@ impl Meter {
         json!({ "secret": given.body["secret"], "sign_in": fields, "signature": signature })
     }
 
-    async fn sign_in(&self) -> Reply {
+    pub(in super::super) async fn sign_in(&self) -> Reply {
         self.call("POST", "/v1/session", &[OWN_PAGE], self.sign_in_body().await.to_string()).await
     }
 }
 
-fn bearer(reply: &Reply) -> String {
+pub(in super::super) fn bearer(reply: &Reply) -> String {
     format!("Bearer {}", reply.body["session_token"].as_str().unwrap())
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn advance(state: &mut State, step: &Advance) -> Result<Stepped, Fact
         vault: step.origin.vault,
         number: seconds(step.to.number),
         hash: step.to.hash,
+        timestamp: seconds(step.to.timestamp),
         settled_seq,
     };
     state.cursor.put((), cursor);
@@ -61,6 +62,7 @@ pub(crate) fn rewind(state: &mut State, origin: ChainOrigin, from: ChainPoint, t
     if let Some(cursor) = state.cursor.get_mut(&()) {
         cursor.number = seconds(to.number);
         cursor.hash = to.hash;
+        cursor.timestamp = seconds(to.timestamp);
     }
     state.blocks_after = Some(seconds(to.number));
     Ok(Stepped::Done(events.len()))

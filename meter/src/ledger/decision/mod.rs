@@ -7,6 +7,7 @@
 pub(crate) mod audit; // an audit ends, a node is quarantined, its receipts are disputed
 pub(crate) mod batch; // a batch is signed
 pub(crate) mod chain; // the chain's facts are applied and undone
+pub(crate) mod clearance; // a payer is promised that nothing more is debited
 pub(crate) mod request; // hold, capture, release and what happens to a receipt
 
 use std::collections::BTreeMap;
@@ -83,6 +84,9 @@ pub(crate) struct Assignment {
 pub(crate) struct State {
     /// Seconds since the epoch.
     pub(crate) now: u64,
+    /// Time of the newest block whose facts count, seconds since the epoch; zero before the first. Read when a payer that is touched was
+    /// ever given a clearance, or asks for one.
+    pub(crate) chain_time: u64,
     /// Who makes holds here.
     pub(crate) instance: String,
     pub(crate) payers: Table<AccountId, PayerRow>,

@@ -74,6 +74,9 @@ fn check_room(state: &State, request: &HoldRequest) -> Result<(), HoldRefusal> {
     if !payer.is_live(state.now) {
         return Err(HoldRefusal::AuthorizationRequired { available: credits_or_zero(payer.available), needed });
     }
+    if let Some(until) = payer.closing_until(state.chain_time) {
+        return Err(HoldRefusal::Closing { until, available: credits_or_zero(payer.available), needed });
+    }
     if lacks(payer.available) {
         return Err(HoldRefusal::InsufficientCredits { available: credits_or_zero(payer.available), needed });
     }

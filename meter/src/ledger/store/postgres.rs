@@ -38,15 +38,17 @@ pub(super) const STATEMENTS: Statements = Statements {
             WHERE node = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($1::json)
                 UNION SELECT node FROM receipts WHERE request_id = ANY (ARRAY(SELECT value::bytea FROM json_array_elements_text($2::json)))))",
     put_payers: "INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
-            exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
+            exposure, valid_until, settle_deadline, next_nonce, last_settled_at, clearance_settled, clearance_nonce, clearance_deadline)
             SELECT account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
-            exposure, valid_until, settle_deadline, next_nonce, last_settled_at
+            exposure, valid_until, settle_deadline, next_nonce, last_settled_at, clearance_settled, clearance_nonce, clearance_deadline
             FROM json_populate_recordset(NULL::payers, $1::json)
             ON CONFLICT (account) DO UPDATE SET wallet = excluded.wallet, opened = excluded.opened, available = excluded.available, held = excluded.held,
             unsettled = excluded.unsettled, written_off = excluded.written_off, net_deposited = excluded.net_deposited,
             settled = excluded.settled, authorized_cum = excluded.authorized_cum, exposure = excluded.exposure,
             valid_until = excluded.valid_until, settle_deadline = excluded.settle_deadline,
-            next_nonce = excluded.next_nonce, last_settled_at = excluded.last_settled_at",
+            next_nonce = excluded.next_nonce, last_settled_at = excluded.last_settled_at,
+            clearance_settled = excluded.clearance_settled, clearance_nonce = excluded.clearance_nonce,
+            clearance_deadline = excluded.clearance_deadline",
     put_key_usage: "INSERT INTO key_usage (key, account, captured, held)
             SELECT key, account, captured, held
             FROM json_populate_recordset(NULL::key_usage, $1::json)
@@ -106,9 +108,9 @@ pub(super) const STATEMENTS: Statements = Statements {
     assign_receipts: "UPDATE receipts SET state = 'batched', seq = place.seq, leaf = place.leaf
             FROM json_to_recordset($1::json) AS place (request_id bytea, seq bigint, leaf bytea)
             WHERE receipts.request_id = place.request_id",
-    put_cursor: "INSERT INTO chain_cursor (id, chain_id, vault, number, hash, settled_seq)
-            SELECT 1, chain_id, vault, number, hash, settled_seq FROM json_populate_recordset(NULL::chain_cursor, $1::json)
-            ON CONFLICT (id) DO UPDATE SET number = excluded.number, hash = excluded.hash, settled_seq = excluded.settled_seq",
+    put_cursor: "INSERT INTO chain_cursor (id, chain_id, vault, number, hash, timestamp, settled_seq)
+            SELECT 1, chain_id, vault, number, hash, timestamp, settled_seq FROM json_populate_recordset(NULL::chain_cursor, $1::json)
+            ON CONFLICT (id) DO UPDATE SET number = excluded.number, hash = excluded.hash, timestamp = excluded.timestamp, settled_seq = excluded.settled_seq",
     renew_lease: "UPDATE instances SET lease_until = $3::bigint WHERE instance = $1 AND epoch = $2::bigint",
     enter: "INSERT INTO instances (instance, epoch, lease_until) VALUES ($1, 1, $2::bigint)
             ON CONFLICT (instance) DO UPDATE SET epoch = instances.epoch + 1, lease_until = excluded.lease_until RETURNING epoch::text",

@@ -35,7 +35,8 @@ macro_rules! payers {
         r#"SELECT json_object('account', account, 'wallet', '\x' || lower(hex(wallet)), 'opened', opened, 'available', available,
                 'held', held, 'unsettled', unsettled, 'written_off', written_off, 'net_deposited', net_deposited,
                 'settled', settled, 'authorized_cum', authorized_cum, 'exposure', exposure, 'valid_until', valid_until,
-                'settle_deadline', settle_deadline, 'next_nonce', next_nonce, 'last_settled_at', last_settled_at)
+                'settle_deadline', settle_deadline, 'next_nonce', next_nonce, 'last_settled_at', last_settled_at,
+                'clearance_settled', clearance_settled, 'clearance_nonce', clearance_nonce, 'clearance_deadline', clearance_deadline)
             FROM payers "#
     };
 }
@@ -135,7 +136,7 @@ pub(super) const STATEMENTS: Statements = Statements {
     load_keys: concat!(key_usage!(), "WHERE key IN (SELECT value FROM json_each($1))
             OR key IN (SELECT key FROM holds WHERE request_id IN (SELECT unhex(substr(value, 3)) FROM json_each($2)))"),
     load_cursor: r#"SELECT json_object('chain_id', chain_id, 'vault', '\x' || lower(hex(vault)), 'number', number,
-            'hash', '\x' || lower(hex(hash)), 'settled_seq', settled_seq) FROM chain_cursor"#,
+            'hash', '\x' || lower(hex(hash)), 'timestamp', timestamp, 'settled_seq', settled_seq) FROM chain_cursor"#,
     load_carries: concat!(carries!(), "WHERE account IN (SELECT value FROM json_each($1))"),
     load_batches: concat!(batches!(), "WHERE seq IN (SELECT value FROM json_each($1))"),
     load_events: concat!(chain_events!(), "WHERE block_hash IN (SELECT unhex(substr(value, 3)) FROM json_each($1))"),
@@ -146,17 +147,20 @@ pub(super) const STATEMENTS: Statements = Statements {
             OR node IN (SELECT node FROM receipts WHERE request_id IN (SELECT unhex(substr(value, 3)) FROM json_each($2)))"),
     put_payers: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO payers (account, wallet, opened, available, held, unsettled, written_off, net_deposited, settled, authorized_cum,
-            exposure, valid_until, settle_deadline, next_nonce, last_settled_at)
+            exposure, valid_until, settle_deadline, next_nonce, last_settled_at, clearance_settled, clearance_nonce, clearance_deadline)
             SELECT value->>'account', unhex(substr(value->>'wallet', 3)), value->>'opened', value->>'available', value->>'held',
             value->>'unsettled', value->>'written_off', value->>'net_deposited', value->>'settled',
             value->>'authorized_cum', value->>'exposure', value->>'valid_until', value->>'settle_deadline',
-            value->>'next_nonce', value->>'last_settled_at'
+            value->>'next_nonce', value->>'last_settled_at', value->>'clearance_settled',
+            value->>'clearance_nonce', value->>'clearance_deadline'
             FROM list WHERE true
             ON CONFLICT (account) DO UPDATE SET wallet = excluded.wallet, opened = excluded.opened, available = excluded.available, held = excluded.held,
             unsettled = excluded.unsettled, written_off = excluded.written_off, net_deposited = excluded.net_deposited,
             settled = excluded.settled, authorized_cum = excluded.authorized_cum, exposure = excluded.exposure,
             valid_until = excluded.valid_until, settle_deadline = excluded.settle_deadline,
-            next_nonce = excluded.next_nonce, last_settled_at = excluded.last_settled_at",
+            next_nonce = excluded.next_nonce, last_settled_at = excluded.last_settled_at,
+            clearance_settled = excluded.clearance_settled, clearance_nonce = excluded.clearance_nonce,
+            clearance_deadline = excluded.clearance_deadline",
     put_key_usage: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
             INSERT INTO key_usage (key, account, captured, held)
             SELECT value->>'key', value->>'account', value->>'captured', value->>'held'
@@ -241,10 +245,10 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM (SELECT unhex(substr(value->>'request_id', 3)) AS request_id, value->>'seq' AS seq,
             unhex(substr(value->>'leaf', 3)) AS leaf FROM list) AS place WHERE receipts.request_id = place.request_id",
     put_cursor: "WITH list AS MATERIALIZED (SELECT jsonb(value) AS value FROM json_each($1))
-            INSERT INTO chain_cursor (id, chain_id, vault, number, hash, settled_seq)
+            INSERT INTO chain_cursor (id, chain_id, vault, number, hash, timestamp, settled_seq)
             SELECT 1, value->>'chain_id', unhex(substr(value->>'vault', 3)), value->>'number', unhex(substr(value->>'hash', 3)),
-            value->>'settled_seq' FROM list WHERE true ON CONFLICT (id) DO UPDATE SET number = excluded.number,
-            hash = excluded.hash, settled_seq = excluded.settled_seq",
+            value->>'timestamp', value->>'settled_seq' FROM list WHERE true ON CONFLICT (id) DO UPDATE SET number = excluded.number,
+            hash = excluded.hash, timestamp = excluded.timestamp, settled_seq = excluded.settled_seq",
     renew_lease: "UPDATE instances SET lease_until = CAST($3 AS INTEGER) WHERE instance = $1 AND epoch = CAST($2 AS INTEGER)",
     enter: "INSERT INTO instances (instance, epoch, lease_until) VALUES ($1, 1, CAST($2 AS INTEGER))
             ON CONFLICT (instance) DO UPDATE SET epoch = epoch + 1, lease_until = excluded.lease_until RETURNING CAST(epoch AS TEXT)",
@@ -284,6 +288,6 @@ pub(super) const STATEMENTS: Statements = Statements {
     read_quarantine: concat!(quarantines!(), "WHERE node = unhex(substr($1, 3)) AND cleared_at IS NULL"),
     read_quarantines: concat!(quarantines!(), "ORDER BY since DESC, node LIMIT 1000"),
     read_cursor: r#"SELECT json_object('chain_id', chain_id, 'vault', '\x' || lower(hex(vault)), 'number', number,
-            'hash', '\x' || lower(hex(hash)), 'settled_seq', settled_seq) FROM chain_cursor"#,
+            'hash', '\x' || lower(hex(hash)), 'timestamp', timestamp, 'settled_seq', settled_seq) FROM chain_cursor"#,
     read_blocks: concat!(chain_blocks!(), "ORDER BY number DESC LIMIT 256"),
 };

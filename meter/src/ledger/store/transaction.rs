@@ -28,6 +28,8 @@ pub(crate) struct Touched {
     pub(crate) quarantines: bool,
     /// Whether the chain's rows are needed: cursor, carries, batches and what follows here.
     pub(crate) chain: bool,
+    /// Whether the chain's time is needed, whatever the payers have.
+    pub(crate) chain_time: bool,
     pub(crate) seqs: BTreeSet<u64>,
     pub(crate) block_hashes: BTreeSet<B256>,
     pub(crate) operators: BTreeSet<u32>,
@@ -80,6 +82,11 @@ impl Connection {
         let (accounts, requests) = (json(&touched.accounts)?, bytes_json(touched.requests.iter())?);
         for row in self.rows::<PayerRow>(statements.load_payers, &[&accounts, &requests]).await? {
             state.payers.load(AccountId(row.account), row);
+        }
+        if touched.chain_time || state.payers.iter().any(|payer| payer.clearance.deadline > 0) {
+            // Read after the payers are locked, and without a lock: a cursor moves on only after the payers that its blocks touch.
+            let cursor = self.rows::<CursorRow>(statements.read_cursor, &[]).await?;
+            state.chain_time = cursor.first().map_or(0, |cursor| cursor.timestamp.unsigned_abs());
         }
         if !touched.requests.is_empty() {
             for row in self.rows::<HoldRow>(statements.load_holds, &[&requests]).await? {

@@ -17,7 +17,7 @@ behaviours!(
 const DEADLINE: u64 = NOW + 600;
 
 /// What an honest keeper makes of a feed, for one account.
-fn propose(feed: &Feed, settled: &BTreeMap<AccountId, u64>) -> BatchProposal {
+pub(super) fn propose(feed: &Feed, settled: &BTreeMap<AccountId, u64>) -> BatchProposal {
     let mut due = BTreeMap::<(OperatorId, AccountId), u64>::new();
     for signed in &feed.receipts {
         *due.entry((signed.receipt.operator, signed.receipt.account)).or_default() += signed.receipt.amount.get();
@@ -49,13 +49,13 @@ fn propose(feed: &Feed, settled: &BTreeMap<AccountId, u64>) -> BatchProposal {
     }
 }
 
-async fn serve(ledger: &Ledger, account: AccountId, seed: u64, operator: OperatorId, amount: u32) {
+pub(super) async fn serve(ledger: &Ledger, account: AccountId, seed: u64, operator: OperatorId, amount: u32) {
     ledger.hold(hold(account, seed, amount)).await.unwrap();
     let receipt = ServiceReceipt { operator, ..receipt(account, seed, amount) };
     ledger.capture(capture(receipt, Some(signature()))).await.unwrap();
 }
 
-fn settled(proposal: &BatchProposal, debited: u64, fee: u64, shorts: Vec<Short>) -> Fact {
+pub(super) fn settled(proposal: &BatchProposal, debited: u64, fee: u64, shorts: Vec<Short>) -> Fact {
     Fact::Settled {
         seq: proposal.seq,
         receipts_root: proposal.receipts_root,
@@ -67,7 +67,7 @@ fn settled(proposal: &BatchProposal, debited: u64, fee: u64, shorts: Vec<Short>)
     }
 }
 
-fn fee(amounts: &[u64]) -> u64 {
+pub(super) fn fee(amounts: &[u64]) -> u64 {
     amounts.iter().map(|amount| fee_down(credits(*amount), 1_000).get()).sum()
 }
 

@@ -10,7 +10,7 @@ behaviours!(
 );
 
 /// Runs `work` in a runtime of its own and drops that in the middle of whatever runs, as `kill -9` would.
-async fn killed<F: Future<Output = Ledger> + Send + 'static>(work: impl FnOnce(Ground) -> F + Send + 'static, ground: &Ground) {
+pub(super) async fn killed<F: Future<Output = Ledger> + Send + 'static>(work: impl FnOnce(Ground) -> F + Send + 'static, ground: &Ground) {
     let ground = ground.clone();
     let life = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

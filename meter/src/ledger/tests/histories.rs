@@ -11,16 +11,55 @@ use super::*;
 /// Steps that may follow each other in any order. Small ranges, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Deposit { account: u32, amount: u64 },
-    Withdraw { account: u32, amount: u64 },
-    Authorize { account: u32, authorized_cum: u64, exposure: u64 },
+    Deposit {
+        account: u32,
+        amount: u64,
+    },
+    Withdraw {
+        account: u32,
+        amount: u64,
+    },
+    Authorize {
+        account: u32,
+        authorized_cum: u64,
+        exposure: u64,
+    },
+    /// A block without events, so much later than the last one; with zero, as late as the meter's clock.
+    Mine {
+        seconds: u64,
+    },
+    Clear {
+        account: u32,
+    },
+    /// The owner takes one of the clearances that were ever given to the vault, which does what it does.
+    Close {
+        account: u32,
+        given: usize,
+    },
     Reorg,
-    Hold { account: u32, seed: u64, amount: u32 },
-    Capture { seed: u64, amount: u32, signed: bool },
-    Release { seed: u64 },
-    Sign { seed: u64 },
-    Deliver { seed: u64, tokens: u32 },
-    Pass { seconds: u64 },
+    Hold {
+        account: u32,
+        seed: u64,
+        amount: u32,
+    },
+    Capture {
+        seed: u64,
+        amount: u32,
+        signed: bool,
+    },
+    Release {
+        seed: u64,
+    },
+    Sign {
+        seed: u64,
+    },
+    Deliver {
+        seed: u64,
+        tokens: u32,
+    },
+    Pass {
+        seconds: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -30,6 +69,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (account.clone(), 1u64..200).prop_map(|(account, amount)| Step::Withdraw { account, amount }),
         2 => (account.clone(), 0u64..900, 0u64..500)
             .prop_map(|(account, authorized_cum, exposure)| Step::Authorize { account, authorized_cum, exposure }),
+        3 => prop_oneof![Just(0), 1u64..700].prop_map(|seconds| Step::Mine { seconds }),
+        4 => account.clone().prop_map(|account| Step::Clear { account }),
+        1 => (account.clone(), any::<usize>()).prop_map(|(account, given)| Step::Close { account, given }),
         1 => Just(Step::Reorg),
         8 => (account, seed.clone(), 2u32..120).prop_map(|(account, seed, amount)| Step::Hold { account, seed, amount }),
         6 => (seed.clone(), 2u32..120, any::<bool>()).prop_map(|(seed, amount, signed)| Step::Capture { seed, amount, signed }),
@@ -50,6 +92,11 @@ struct ModelPayer {
     authorized_cum: i64,
     exposure: i64,
     authorized: bool,
+    /// Whether the vault keeps anything back, but for time.
+    kept: bool,
+    nonce: u32,
+    /// Nonce and deadline of the clearance that was given last.
+    promise: Option<(u32, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,11 +117,53 @@ struct ModelHold {
 #[derive(Clone, Debug, Default)]
 struct Model {
     now: u64,
+    /// Time of the chain's newest block.
+    chain_time: u64,
+    /// Account, nonce and deadline of every clearance that was given. Those that a block killed are forgotten: blocks that count stay.
+    clearances: Vec<(u32, u32, u64)>,
     payers: BTreeMap<u32, ModelPayer>,
     holds: BTreeMap<u64, ModelHold>,
 }
 
+impl ModelPayer {
+    fn closing(&self, chain_time: u64) -> Option<u64> {
+        self.promise.filter(|(nonce, deadline)| self.nonce <= *nonce && chain_time <= *deadline).map(|(_, deadline)| deadline)
+    }
+}
+
 impl Model {
+    /// As `clear` of the ledger, in words.
+    fn clear(&mut self, account: u32) -> String {
+        let now = self.now.max(self.chain_time);
+        let Some(payer) = self.payers.get_mut(&account) else { return "unknown".to_owned() };
+        if !payer.kept || now > NOW + 103_600 {
+            return "nothing kept".to_owned();
+        } else if payer.held + payer.unsettled > 0 {
+            return format!("outstanding {} {}", payer.held, payer.unsettled);
+        }
+        let standing = payer.closing(self.chain_time);
+        let (nonce, earlier) = payer.promise.unwrap_or_default();
+        let deadline = match standing {
+            Some(until) if nonce != payer.nonce => return format!("standing {until}"),
+            Some(until) if now <= until => until,
+            _ => (now + 600).max(earlier),
+        };
+        payer.promise = Some((payer.nonce, deadline));
+        self.clearances.push((account, payer.nonce, deadline));
+        format!("cleared {} {deadline}", payer.nonce)
+    }
+
+    /// The vault's own rule, at a block of this time.
+    fn takes(&self, (account, nonce, deadline): (u32, u32, u64), time: u64) -> bool {
+        time <= deadline && self.payers.get(&account).is_some_and(|payer| payer.nonce == nonce)
+    }
+
+    fn forget_dead_clearances(&mut self) {
+        let Self { payers, chain_time, clearances, .. } = self;
+        let dead = |account: u32, nonce: u32| payers.get(&account).is_none_or(|payer| payer.nonce > nonce);
+        clearances.retain(|(account, nonce, deadline)| *chain_time <= *deadline && !dead(*account, *nonce));
+    }
+
     fn hold(&mut self, account: u32, seed: u64, amount: i64) -> String {
         if let Some(hold) = self.holds.get(&seed) {
             return if (hold.account, hold.amount) == (account, amount) { "held again" } else { "conflict" }.to_owned();
@@ -83,6 +172,8 @@ impl Model {
         let used = payer.held + payer.unsettled;
         if !payer.authorized || self.now >= NOW + 100_000 {
             return "authorization".to_owned();
+        } else if let Some(until) = payer.closing(self.chain_time) {
+            return format!("closing {until}");
         } else if amount > payer.available {
             return format!("credits {}", payer.available.max(0));
         } else if used + amount > payer.exposure {
@@ -159,6 +250,7 @@ fn said<T>(answer: Result<T, HoldRefusal>, again: impl FnOnce(T) -> bool) -> Str
     match answer {
         Ok(held) => if again(held) { "held again" } else { "held" }.to_owned(),
         Err(HoldRefusal::AuthorizationRequired { .. }) => "authorization".to_owned(),
+        Err(HoldRefusal::Closing { until, .. }) => format!("closing {until}"),
         Err(HoldRefusal::InsufficientCredits { available, .. }) => format!("credits {}", available.get()),
         Err(HoldRefusal::ExposureExceeded { available, .. }) => format!("exposure {}", available.get()),
         Err(HoldRefusal::CapExceeded { available, .. }) => format!("cap {}", available.get()),
@@ -179,6 +271,17 @@ fn captured(answer: Result<Captured, CaptureError>) -> String {
     }
 }
 
+fn cleared(answer: Result<Clearance, ClearanceRefusal>) -> String {
+    match answer {
+        Ok(Clearance { auth_nonce, deadline, .. }) => format!("cleared {auth_nonce} {deadline}"),
+        Err(ClearanceRefusal::NothingKept) => "nothing kept".to_owned(),
+        Err(ClearanceRefusal::Outstanding { held, unsettled }) => format!("outstanding {} {}", held.get(), unsettled.get()),
+        Err(ClearanceRefusal::Standing { until }) => format!("standing {until}"),
+        Err(ClearanceRefusal::Ledger(LedgerError::UnknownAccount { .. })) => "unknown".to_owned(),
+        Err(other) => other.to_string(),
+    }
+}
+
 /// Plays a history on a ledger and on the model beside it.
 struct Play {
     ground: Ground,
@@ -191,15 +294,19 @@ struct Play {
 
 impl Play {
     async fn facts(&mut self, account: u32, facts: impl FnOnce(&mut ModelPayer) -> Fact) {
-        let mut block = Vec::new();
-        let known = self.model.payers.clone();
-        if !known.contains_key(&account) {
-            self.chain.mine(&self.ledger, vec![opened(AccountId(account))]).await;
+        if !self.model.payers.contains_key(&account) {
+            self.mine(vec![opened(AccountId(account))]).await;
         }
         let payer = self.model.payers.entry(account).or_default();
         self.before = Some((self.chain.clone(), BTreeMap::from([(account, payer.clone())])));
-        block.push(facts(payer));
-        self.chain.mine(&self.ledger, block).await;
+        let fact = facts(payer);
+        self.mine(vec![fact]).await;
+    }
+
+    async fn mine(&mut self, facts: Vec<Fact>) {
+        self.chain.mine(&self.ledger, facts).await;
+        self.model.chain_time = self.chain.tip.unwrap().timestamp;
+        self.model.forget_dead_clearances();
     }
 
     async fn take(&mut self, step: Step) {
@@ -227,10 +334,33 @@ impl Play {
                 self.facts(account, |payer| {
                     payer.authorized_cum = authorized_cum as i64;
                     payer.exposure = exposure as i64;
-                    payer.authorized = true;
-                    authorized(AccountId(account), authorized_cum, exposure)
+                    (payer.authorized, payer.kept, payer.nonce) = (true, true, payer.nonce + 1);
+                    authorized_again(AccountId(account), authorized_cum, exposure, payer.nonce - 1)
                 })
                 .await;
+            }
+            Step::Mine { seconds } => {
+                if self.chain.tip.is_some() {
+                    self.before = Some((self.chain.clone(), BTreeMap::new()));
+                }
+                let catch_up = self.model.now.saturating_sub(self.model.chain_time);
+                self.chain.ahead_s += if seconds == 0 { catch_up } else { seconds };
+                self.mine(vec![]).await;
+            }
+            Step::Clear { account } => {
+                let expected = self.model.clear(account);
+                assert_eq!(cleared(self.ledger.give_clearance(AccountId(account)).await), expected, "clear {account}");
+            }
+            Step::Close { account, given } => {
+                let time = self.model.chain_time + 1;
+                let given = self.model.clearances.get(given % self.model.clearances.len().max(1)).copied();
+                if given.is_some_and(|given| given.0 == account && self.model.takes(given, time)) {
+                    self.facts(account, |payer| {
+                        (payer.authorized, payer.kept) = (false, false);
+                        Fact::Closed { account: AccountId(account) }
+                    })
+                    .await;
+                }
             }
             Step::Reorg => self.reorg().await,
             Step::Hold { account, seed, amount } => {
@@ -278,11 +408,13 @@ impl Play {
         self.ledger.rewind(ORIGIN, self.chain.tip.unwrap(), tip).await.unwrap();
         let salt = self.chain.salt + 1;
         self.chain = TestChain { salt, ..chain };
+        self.model.chain_time = tip.timestamp;
         for (account, before) in payers {
             let payer = self.model.payers.get_mut(&account).unwrap();
             payer.available += before.net_deposited - payer.net_deposited;
             let money = (payer.available, payer.held, payer.unsettled);
-            *payer = ModelPayer { available: money.0, held: money.1, unsettled: money.2, ..before };
+            let promise = payer.promise;
+            *payer = ModelPayer { available: money.0, held: money.1, unsettled: money.2, promise, ..before };
         }
     }
 
@@ -304,6 +436,12 @@ impl Play {
         for (account, payer) in &self.model.payers {
             let expected = (payer.available.max(0) as u64, payer.held as u64, payer.unsettled as u64);
             assert_eq!(money(&self.ledger, AccountId(*account)).await, expected, "account {account}");
+        }
+        // Nothing is outstanding for as long as the vault takes any clearance that was ever given, in the next block or later.
+        for given in &self.model.clearances {
+            let payer = &self.model.payers[&given.0];
+            let takes = self.model.takes(*given, self.model.chain_time);
+            assert!(!takes || !payer.kept || payer.held + payer.unsettled == 0, "{given:?} may be used, with {payer:?}");
         }
         assert_clean(&self.ledger).await;
     }

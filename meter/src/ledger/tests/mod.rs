@@ -3,6 +3,7 @@
 
 mod audits;
 mod batches;
+mod clearances;
 mod crashes;
 mod facts;
 mod histories;
@@ -98,13 +99,15 @@ pub(crate) use behaviours;
 #[derive(Clone, Debug)]
 struct TestChain {
     tip: Option<ChainPoint>,
+    /// How far its clock is ahead of a block a second since the tests' moment, seconds.
+    ahead_s: u64,
     /// Makes hashes of a fork differ.
     salt: u64,
 }
 
 impl TestChain {
     fn new() -> Self {
-        Self { tip: None, salt: 0 }
+        Self { tip: None, ahead_s: 0, salt: 0 }
     }
 
     fn hash(&self, number: u64) -> B256 {
@@ -114,12 +117,12 @@ impl TestChain {
     /// The step that applies one more block.
     fn block(&mut self, facts: Vec<Fact>) -> Advance {
         let number = self.tip.map_or(1, |tip| tip.number + 1);
-        let to = ChainPoint { number, hash: self.hash(number) };
+        let to = ChainPoint { number, hash: self.hash(number), timestamp: NOW + self.ahead_s + number };
         let parent = self.tip.map_or(B256::ZERO, |tip| tip.hash);
         let event = |(index, fact)| ChainEvent {
             block_number: number,
             block_hash: to.hash,
-            timestamp: NOW + number,
+            timestamp: to.timestamp,
             transaction: keccak256(to.hash),
             log_index: index as u64,
             fact,
@@ -133,6 +136,12 @@ impl TestChain {
         };
         self.tip = Some(to);
         step
+    }
+
+    /// A block of exactly this time; later ones come a second after each other.
+    async fn mine_at(&mut self, ledger: &Ledger, timestamp: u64, facts: Vec<Fact>) {
+        self.ahead_s = timestamp - NOW - self.tip.map_or(1, |tip| tip.number + 1);
+        self.mine(ledger, facts).await;
     }
 
     async fn mine(&mut self, ledger: &Ledger, facts: Vec<Fact>) {
@@ -154,8 +163,12 @@ fn deposited(account: AccountId, amount: u64, net_deposited: u64) -> Fact {
 }
 
 fn authorized(account: AccountId, authorized_cum: u64, exposure: u64) -> Fact {
+    authorized_again(account, authorized_cum, exposure, 0)
+}
+
+fn authorized_again(account: AccountId, authorized_cum: u64, exposure: u64, nonce: u32) -> Fact {
     let (valid_until, settle_deadline) = (NOW + 100_000, NOW + 103_600);
-    Fact::Authorized { account, authorized_cum, exposure, settle_deadline, valid_until, nonce: 0 }
+    Fact::Authorized { account, authorized_cum, exposure, settle_deadline, valid_until, nonce }
 }
 
 /// A payer with credits, an authorization of just as much, and nothing else.
