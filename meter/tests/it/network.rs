@@ -15,7 +15,7 @@ use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
 use meter::chain::ChainProxy;
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
-use meter::identity::{Identity, IdentitySettings, Neighbours};
+use meter::identity::{Identity, IdentitySettings, KeyLimits, Neighbours};
 use meter::ledger::{
     Advance, BlockRow, ChainEvent, ChainOrigin, ChainPoint, CreditsView, Fact, InstanceId, Ledger, LedgerSettings, Stepped, StoredReceipt,
 };
@@ -91,6 +91,10 @@ pub fn deployment(settler: Address) -> Deployment {
         fee_bps: 1_000,
         settler,
     }
+}
+
+fn wallet_of(account: AccountId) -> Address {
+    Address::left_padding_from(&account.0.to_be_bytes())
 }
 
 pub fn model_folder() -> &'static Path {
@@ -230,7 +234,8 @@ impl Network {
 
     pub async fn payer_with(&self, funds: Funds) -> Payer {
         let id = self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let (account, wallet) = (AccountId(id), Address::left_padding_from(&id.to_be_bytes()));
+        let account = AccountId(id);
+        let wallet = wallet_of(account);
         let mut facts = vec![Fact::AccountOpened { account, wallet }];
         if funds.deposited > 0 {
             facts.push(Fact::Deposited { account, amount: funds.deposited, net_deposited: funds.deposited });
@@ -246,9 +251,14 @@ impl Network {
             });
         }
         self.mine(facts).await;
-        let limit = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
-        let key = self.identity.create_key(wallet, "test", limit).await.unwrap();
-        Payer { account, key: key.key.reveal().to_owned() }
+        let credits = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
+        let key = self.key_of(account, KeyLimits { credits, ..KeyLimits::default() }).await;
+        Payer { account, key }
+    }
+
+    /// An API key of the account's wallet.
+    pub async fn key_of(&self, account: AccountId, limits: KeyLimits) -> String {
+        self.identity.create_key(wallet_of(account), "test", limits).await.unwrap().key.reveal().to_owned()
     }
 
     pub fn get(&self, path: &str) -> RequestBuilder {

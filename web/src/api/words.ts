@@ -30,6 +30,8 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
   malformed_api_key: ["This API key is incomplete", "Copy the whole key and paste it again.", "sign-in"],
   malformed_authorization: ["This API key is incomplete", "Copy the whole key and paste it again.", "sign-in"],
   revoked_api_key: ["This API key was revoked", "Make another key with the wallet that owns it.", "sign-in"],
+  key_expired: ["This API key is over", "It was made to end by now. Use another key, or make one.", "sign-in"],
+  model_not_allowed: ["This API key is for other models", "Choose one of its models, or use another key.", "other-model"],
   cross_site: ["Refused for safety", "This call seems to come from another site. Open this page directly and try again.", "none"],
   insufficient_credits: ["Not enough credits", (error) => `${cap(short(error))} is available. Deposit more, or allow a shorter answer.`, "deposit"],
   exposure_exceeded: [

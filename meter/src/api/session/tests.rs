@@ -28,6 +28,7 @@ const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-origin");
 pub(in super::super) struct Meter {
     state: ApiState,
     wallet: PrivateKeySigner,
+    clock: Arc<ManualClock>,
     _folder: tempfile::TempDir,
 }
 
@@ -73,7 +74,7 @@ impl Meter {
             limits: Limits::default(),
             audits: crate::config::AuditSettings::default(),
             lot: Arc::new(|| 0),
-            clock,
+            clock: clock.clone(),
         });
         let settler = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x55)).unwrap();
         let wallet = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x11)).unwrap();
@@ -88,7 +89,7 @@ impl Meter {
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
         };
-        Self { state, wallet, _folder: folder }
+        Self { state, wallet, clock, _folder: folder }
     }
 
     pub(in super::super) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
@@ -209,6 +210,33 @@ async fn a_key_is_made_listed_and_revoked_by_a_session_alone() {
     assert_eq!(meter.call("DELETE", &path, &by_session, Body::empty()).await.status, 200);
     assert_eq!(meter.call("GET", "/v1/account", &by_key, Body::empty()).await.code(), (401, "revoked_api_key"));
     assert_eq!(meter.call("DELETE", "/v1/keys/none", &by_session, Body::empty()).await.code(), (404, "key_not_found"));
+}
+
+#[tokio::test]
+async fn a_key_says_until_when_it_counts_and_is_refused_from_then_on() {
+    let meter = Meter::open().await;
+    let session = bearer(&meter.sign_in().await);
+    let by_session = [("authorization", session.as_str())];
+    let body = json!({ "name": "for a minute", "expires_at": NOW_S + 60 }).to_string();
+    let made = meter.call("POST", "/v1/keys", &by_session, body).await;
+    assert_eq!((made.status, &made.body["expires_at"], &made.body["models"]), (201, &json!(NOW_S + 60), &Value::Null));
+    let key = format!("Bearer {}", made.body["key"].as_str().unwrap());
+    let by_key = [("authorization", key.as_str())];
+    assert_eq!(meter.call("GET", "/v1/models", &by_key, Body::empty()).await.status, 200);
+
+    meter.clock.advance_ms(60_000);
+
+    for path in ["/v1/account", "/v1/models", "/v1/models/any"] {
+        assert_eq!(meter.call("GET", path, &by_key, Body::empty()).await.code(), (401, "key_expired"), "{path}");
+    }
+    for (body, code, param) in [
+        (json!({ "name": "a", "expires_at": NOW_S + 60 }), "invalid_expiry", "expires_at"),
+        (json!({ "name": "a", "models": [] }), "invalid_models", "models"),
+        (json!({ "name": "a", "models": ["never served"] }), "model_not_found", "models"),
+    ] {
+        let refused = meter.call("POST", "/v1/keys", &by_session, body.to_string()).await;
+        assert_eq!((refused.code().1, &refused.body["error"]["param"]), (code, &json!(param)));
+    }
 }
 
 #[tokio::test]
