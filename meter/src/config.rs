@@ -46,6 +46,9 @@ pub struct Config {
     pub identity: IdentitySettings,
     /// What is served, at what price.
     pub models: Vec<ModelConfig>,
+    /// The answer that anybody may read.
+    #[serde(default)]
+    pub demo: DemoConfig,
     /// Which answers are computed again.
     #[serde(default)]
     pub audits: AuditSettings,
@@ -126,6 +129,14 @@ pub struct NetworkConfig {
     pub fallback_operators: Vec<OperatorId>,
 }
 
+/// The `[demo]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DemoConfig {
+    /// An answer that this meter served and that its operator publishes; it may come and go while the meter runs.
+    pub file: Option<PathBuf>,
+}
+
 /// One `[[models]]` table.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,6 +178,7 @@ impl Config {
         place(&mut config.settler.password_file);
         config.ledger.database_url_file.iter_mut().for_each(place);
         config.chain.rpc_url_file.iter_mut().for_each(place);
+        config.demo.file.iter_mut().for_each(place);
         config.models.iter_mut().map(|model| &mut model.folder).for_each(place);
         config.check()?;
         Ok(config)
@@ -397,6 +409,7 @@ mod tests {
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
         assert_eq!(config.ledger.instance, instance());
+        assert_eq!(config.demo.file, None);
         assert_eq!(format!("{:?}", config.identity), format!("{:?}", IdentitySettings::default()));
         assert_eq!(config.models[0].numeric_contract, numeric_contract());
     }

@@ -23,6 +23,7 @@ use meter::config::{Config, RATE_BPS_MAX};
 use meter::identity::{Identity, Neighbours, RpcContractWallets};
 use meter::ledger::{InstanceId, Ledger, LedgerSettings};
 use meter::serving::catalog::Catalog;
+use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
 use quarantine::QuarantineCommand;
 use tokio::net::TcpListener;
@@ -182,7 +183,18 @@ async fn assemble(
     let keepers: BTreeSet<_> = config.network.keepers.iter().copied().collect();
     let rendering = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
     let pool = PoolFeed::new(config.limits.readers_max);
-    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering, pool, chain: page_chain })
+    Ok(ApiState {
+        serving,
+        identity,
+        ledger,
+        settler,
+        keepers: Arc::new(keepers),
+        readiness,
+        rendering,
+        pool,
+        chain: page_chain,
+        demo: Demo::of(config.demo.file.clone()),
+    })
 }
 
 /// Key and models: both take seconds of one processor, so off the runtime's threads.

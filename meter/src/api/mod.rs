@@ -11,6 +11,7 @@ mod chat_completions;
 mod chunks; // the objects of a stream
 mod completions;
 mod credits;
+mod demo; // the answer that the operator publishes
 mod deployment;
 pub mod error; // every refusal, with its status
 mod fields; // JSON fields, one by one
@@ -52,6 +53,7 @@ use crate::chain::ChainProxy;
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
+use crate::serving::demo::Demo;
 use error::ApiError;
 use pool::PoolFeed;
 
@@ -79,6 +81,8 @@ pub struct ApiState {
     pub pool: PoolFeed,
     /// The chain, for the page's reads.
     pub chain: ChainProxy,
+    /// The answer that anybody may read.
+    pub demo: Demo,
 }
 
 /// All routes.
@@ -97,6 +101,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/settlement/batches", post(settlement::countersign))
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
         .route("/openapi.json", get(openapi::show))
+        .route("/v1/demo", get(demo::show))
         .route("/v1/deployment", get(deployment::show))
         .route("/v1/usage", get(usage::show))
         .route("/v1/chain", post(chain::ask))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use meter::ledger::{
     Advance, BlockRow, ChainEvent, ChainOrigin, ChainPoint, CreditsView, Fact, InstanceId, Ledger, LedgerSettings, Stepped, StoredReceipt,
 };
 use meter::serving::catalog::Catalog;
+use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub const RATE: u64 = 1_000_000;
 pub const CONTEXT_TOKENS: u32 = 512;
 pub const OPERATOR: OperatorId = OperatorId(7);
 pub const FALLBACK_OPERATOR: OperatorId = OperatorId(9);
+const DEMO_FILE: &str = "demo.json";
 const FAR: u64 = 4_000_000_000;
 /// Longest wait for anything that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -175,6 +177,7 @@ impl Network {
             rendering: Arc::new(Semaphore::new(2)),
             pool: PoolFeed::new(limits.readers_max),
             chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
+            demo: Demo::of(Some(folder.path().join(DEMO_FILE))),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -254,6 +257,11 @@ impl Network {
         let credits = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
         let key = self.key_of(account, KeyLimits { credits, ..KeyLimits::default() }).await;
         Payer { account, key }
+    }
+
+    /// Where the operator of this meter publishes an answer.
+    pub fn demo_file(&self) -> PathBuf {
+        self.folder.path().join(DEMO_FILE)
     }
 
     /// An API key of the account's wallet.

@@ -88,6 +88,7 @@ impl Meter {
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
+            demo: crate::serving::demo::Demo::default(),
         };
         Self { state, wallet, clock, _folder: folder }
     }
@@ -105,13 +106,17 @@ impl Meter {
 
     /// A body for `POST /v1/session` that signs in, with numbers as a wallet writes them.
     async fn sign_in_body(&self) -> Value {
+        self.sign_in_body_until(NOW_S + 600).await
+    }
+
+    async fn sign_in_body_until(&self, sign_deadline_s: u64) -> Value {
         let given = self.call("POST", "/v1/session/challenge", &[], Body::empty()).await;
         assert_eq!((given.status, &given.headers["cache-control"]), (200, &http::HeaderValue::from_static("no-store")));
         let challenge: B256 = serde_json::from_value(given.body["challenge"].clone()).unwrap();
-        let signed = SignIn { owner: self.wallet.address(), challenge, signDeadline: U40::from(NOW_S + 600) };
+        let signed = SignIn { owner: self.wallet.address(), challenge, signDeadline: U40::from(sign_deadline_s) };
         let domain = self.state.serving.rooms().deployment.credits_domain();
         let signature = Bytes::from(typed::sign(&signed, &domain, &self.wallet).unwrap());
-        let fields = json!({ "owner": signed.owner, "challenge": challenge, "signDeadline": (NOW_S + 600).to_string() });
+        let fields = json!({ "owner": signed.owner, "challenge": challenge, "signDeadline": sign_deadline_s.to_string() });
         json!({ "secret": given.body["secret"], "sign_in": fields, "signature": signature })
     }
 
