@@ -193,6 +193,7 @@ async fn assemble(
         rendering,
         pool,
         chain: page_chain,
+        depth: depth(config),
         demo: Demo::of(config.demo.file.clone()),
     })
 }
@@ -218,12 +219,16 @@ fn open_mirror(config: &Config, deployment: &Deployment, ledger: Ledger, clock: 
     let settings = MirrorSettings {
         rpc_url: config.rpc_url()?,
         deployment: deployment.clone(),
-        depth: config.chain.confirmations.map_or(Depth::Finalized, Depth::Confirmations),
+        depth: depth(config),
         period_ms: config.chain.poll_ms,
         range_blocks_max: RANGE_BLOCKS_MAX,
         request_timeout_ms: CHAIN_TIMEOUT_MS,
     };
     Ok(Mirror::new(ledger, settings, clock)?)
+}
+
+fn depth(config: &Config) -> Depth {
+    config.chain.confirmations.map_or(Depth::Finalized, Depth::Confirmations)
 }
 
 async fn report_chain(mut status: watch::Receiver<MirrorStatus>, readiness: Readiness) {

@@ -49,7 +49,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use wire::Address;
 
-use crate::chain::ChainProxy;
+use crate::chain::{ChainProxy, Depth};
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
@@ -81,6 +81,8 @@ pub struct ApiState {
     pub pool: PoolFeed,
     /// The chain, for the page's reads.
     pub chain: ChainProxy,
+    /// How deep a fact must lie to count.
+    pub depth: Depth,
     /// The answer that anybody may read.
     pub demo: Demo,
 }

@@ -13,7 +13,7 @@ use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
 use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
-use meter::chain::ChainProxy;
+use meter::chain::{ChainProxy, Depth};
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
 use meter::identity::{Identity, IdentitySettings, KeyLimits, Neighbours};
 use meter::ledger::{
@@ -177,6 +177,7 @@ impl Network {
             rendering: Arc::new(Semaphore::new(2)),
             pool: PoolFeed::new(limits.readers_max),
             chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
+            depth: Depth::Confirmations(3),
             demo: Demo::of(Some(folder.path().join(DEMO_FILE))),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -88,6 +88,7 @@ impl Meter {
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
+            depth: crate::chain::Depth::Finalized,
             demo: crate::serving::demo::Demo::default(),
         };
         Self { state, wallet, clock, _folder: folder }
