@@ -69,6 +69,16 @@ pub struct HttpConfig {
     /// Reverse proxies, of which the connections are not counted by address.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
+    /// How long browsers that came over https come by it alone, seconds; 0 is off. Said only with `identity.https`.
+    #[serde(default = "hsts_max_age_s")]
+    pub hsts_max_age_s: u64,
+}
+
+impl HttpConfig {
+    /// The age to say, seconds; 0 where people do not come over https, since a plain answer must not say it (RFC 6797, 7.2).
+    pub fn hsts_s(&self, https: bool) -> u64 {
+        if https { self.hsts_max_age_s } else { 0 }
+    }
 }
 
 /// The `[ledger]` table. Exactly one of the two URLs.
@@ -269,6 +279,11 @@ fn admin_listen() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 9_090))
 }
 
+/// Half a year.
+fn hsts_max_age_s() -> u64 {
+    180 * 24 * 3600
+}
+
 fn instance() -> String {
     "meter-1".to_owned()
 }
@@ -409,6 +424,8 @@ mod tests {
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
         assert_eq!(config.ledger.instance, instance());
+        assert_eq!(config.http.hsts_max_age_s, hsts_max_age_s());
+        assert_eq!((config.http.hsts_s(true), config.http.hsts_s(false)), (hsts_max_age_s(), 0));
         assert_eq!(config.demo.file, None);
         assert_eq!(format!("{:?}", config.identity), format!("{:?}", IdentitySettings::default()));
         assert_eq!(config.models[0].numeric_contract, numeric_contract());

@@ -195,6 +195,7 @@ async fn assemble(
         chain: page_chain,
         depth: depth(config),
         demo: Demo::of(config.demo.file.clone()),
+        strict_transport: api::strict_transport(config.http.hsts_s(config.identity.https)),
     })
 }
 

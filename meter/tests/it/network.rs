@@ -179,6 +179,7 @@ impl Network {
             chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
             depth: Depth::Confirmations(3),
             demo: Demo::of(Some(folder.path().join(DEMO_FILE))),
+            strict_transport: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

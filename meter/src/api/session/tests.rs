@@ -90,6 +90,7 @@ impl Meter {
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
             depth: crate::chain::Depth::Finalized,
             demo: crate::serving::demo::Demo::default(),
+            strict_transport: super::super::strict_transport(60),
         };
         Self { state, wallet, clock, _folder: folder }
     }
@@ -216,6 +217,17 @@ async fn a_key_is_made_listed_and_revoked_by_a_session_alone() {
     assert_eq!(meter.call("DELETE", &path, &by_session, Body::empty()).await.status, 200);
     assert_eq!(meter.call("GET", "/v1/account", &by_key, Body::empty()).await.code(), (401, "revoked_api_key"));
     assert_eq!(meter.call("DELETE", "/v1/keys/none", &by_session, Body::empty()).await.code(), (404, "key_not_found"));
+}
+
+#[tokio::test]
+async fn every_answer_says_to_come_by_https_where_people_do() {
+    let mut meter = Meter::open().await;
+    for path in ["/v1/models", "/v1/none", "/v1/credits", "/healthz"] {
+        let reply = meter.call("GET", path, &[], Body::empty()).await;
+        assert_eq!(reply.headers["strict-transport-security"], "max-age=60", "{path}");
+    }
+    meter.state.strict_transport = super::super::strict_transport(0);
+    assert!(!meter.call("GET", "/v1/models", &[], Body::empty()).await.headers.contains_key("strict-transport-security"));
 }
 
 #[tokio::test]
