@@ -294,7 +294,9 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match &error {
             AuthError::Unavailable(cause) => Self::unavailable(cause),
-            AuthError::CrossSite | AuthError::SessionRequired => Self::forbidden(error.code(), error.to_string()),
+            AuthError::CrossSite | AuthError::SessionRequired | AuthError::NotFresh { .. } => {
+                Self::forbidden(error.code(), error.to_string())
+            }
             _ => Self::unauthorized(error.code(), error.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! `/v1/keys`: a wallet's API keys. Only a session comes here: a key can't make, see or end keys.
+//! `/v1/keys`: a wallet's API keys. Only a session comes here, and only a fresh one makes a key: a key can't make, see or end keys.
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wire::{Address, Credits};
 
 use super::error::ApiError;
-use super::session::{private, session_caller};
+use super::session::{fresh_caller, private, session_caller};
 use super::{ApiState, body};
 use crate::identity::{ApiKey, KeyId, KeyLimits};
 
@@ -95,7 +95,7 @@ async fn session_wallet(state: &ApiState, headers: &HeaderMap) -> Result<Address
 }
 
 async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
-    let wallet = session_wallet(&state, request.headers()).await?;
+    let wallet = fresh_caller(&state, request.headers()).await?.wallet.ok_or_else(ApiError::no_wallet)?;
     let (_, mut fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
     let limits = fields.limits(&state)?;
 

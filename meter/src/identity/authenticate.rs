@@ -25,6 +25,8 @@ pub struct Caller {
     pub key: Option<ApiKeyFacts>,
     /// Whether a session is calling, not a key: keys can't make keys.
     pub session: bool,
+    /// When that session was opened by a passkey or a signature, Unix seconds; 0 for a key.
+    pub authenticated_at: u64,
 }
 
 /// The API key that calls.
@@ -78,6 +80,19 @@ impl Identity {
         Ok(caller)
     }
 
+    /// Lets a session through whose person was just there, by passkey or signature: a stolen or forgotten session alone must not make
+    /// itself at home. Errors on an older one, and on a key.
+    pub fn require_fresh(&self, caller: &Caller) -> Result<(), AuthError> {
+        if !caller.session {
+            return Err(AuthError::SessionRequired);
+        }
+        let (now_s, fresh_s) = (self.now_s(), self.inner.settings.fresh_s);
+        if now_s >= caller.authenticated_at.saturating_add(fresh_s) {
+            return Err(AuthError::NotFresh { authenticated_at: caller.authenticated_at, now_s, fresh_s });
+        }
+        Ok(())
+    }
+
     /// Digest of the session that the headers carry; for signing out.
     pub(super) fn presented_session(&self, headers: &HeaderMap) -> Result<SecretHash, AuthError> {
         match self.presented(headers)? {
@@ -122,7 +137,7 @@ impl Identity {
             self.inner.store.touch_key(id, now_s).await?;
         }
         let key = Some(ApiKeyFacts { id, limits });
-        Ok((Caller { wallet: Some(row.wallet), user: None, account: None, key, session: false }, expires_at))
+        Ok((Caller { wallet: Some(row.wallet), user: None, account: None, key, session: false, authenticated_at: 0 }, expires_at))
     }
 
     async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
@@ -135,7 +150,9 @@ impl Identity {
         if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
             self.inner.store.touch_session(hash, now_s).await?;
         }
-        Ok((Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true }, row.expires_at))
+        let caller =
+            Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true, authenticated_at: row.created_at };
+        Ok((caller, row.expires_at))
     }
 
     /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.
@@ -220,6 +237,19 @@ pub enum AuthError {
         /// The meter's clock.
         now_s: u64,
     },
+    /// Opened too long ago for this.
+    #[error(
+        "this session was opened at {authenticated_at} and it is {now_s} (Unix seconds); this call wants one of the last {fresh_s} s: sign in again \
+         with a passkey or the wallet"
+    )]
+    NotFresh {
+        /// When it was opened.
+        authenticated_at: u64,
+        /// The meter's clock.
+        now_s: u64,
+        /// How long it counts as fresh.
+        fresh_s: u64,
+    },
     /// A cookie in a call that another site may have made.
     #[error("a session cookie counts only in calls from this site's own page; elsewhere send Authorization: Bearer")]
     CrossSite,
@@ -244,6 +274,7 @@ impl AuthError {
             Self::UnknownSession => "invalid_session",
             Self::ExpiredSession { .. } => "expired_session",
             Self::CrossSite => "cross_site",
+            Self::NotFresh { .. } => "reauthentication_required",
             Self::SessionRequired => "session_required",
             Self::Unavailable(_) => "unavailable",
         }

@@ -70,6 +70,8 @@ pub struct IdentitySettings {
     pub passkey_origin: String,
     /// Whether people reach the meter over https: the cookie is then `Secure` and named `__Host-…`.
     pub https: bool,
+    /// How long after a passkey or a wallet's signature a session may change who gets in, seconds.
+    pub fresh_s: u64,
 }
 
 impl Default for IdentitySettings {
@@ -87,6 +89,7 @@ impl Default for IdentitySettings {
             cache_s: 5,
             https: false,
         }
+            fresh_s: 600,
     }
 }
 

@@ -24,6 +24,7 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
   invalid_session: ["You were signed out", "Your message is still here. Sign in again to go on.", "sign-in"],
   expired_session: ["Your session is over", "Your message is still here. Sign in again to go on.", "sign-in"],
   session_required: ["A sign-in is needed here", "An API key can't do this. Sign in with a passkey or a wallet.", "sign-in"],
+  reauthentication_required: ["Nothing was changed", "This wants you to prove yourself once more. Try again, with your passkey or wallet.", "sign-in"],
   wallet_required: ["This account has no wallet yet", "Answers are paid from a wallet's deposit. Link a wallet, then send again.", "sign-in"],
   no_wallet: ["This account has no wallet yet", "Answers are paid from a wallet's deposit. Link a wallet, then send again.", "sign-in"],
   invalid_api_key: ["This API key is not known here", "Paste another key, or sign in.", "sign-in"],

@@ -220,6 +220,35 @@ async fn a_key_is_made_listed_and_revoked_by_a_session_alone() {
 }
 
 #[tokio::test]
+async fn what_outlives_a_session_is_done_by_a_fresh_one_alone() {
+    let meter = Meter::open().await;
+    let old = bearer(&meter.sign_in().await);
+    let by_old = [("authorization", old.as_str())];
+    let make = r#"{"name": "a"}"#;
+    let made = meter.call("POST", "/v1/keys", &by_old, make).await;
+    assert_eq!(made.status, 201);
+    meter.clock.advance_ms(599_000);
+    assert_eq!(meter.call("POST", "/v1/keys", &by_old, make).await.status, 201, "of the last ten minutes");
+
+    meter.clock.advance_ms(1_000);
+
+    let dangerous = [("POST", "/v1/keys"), ("DELETE", "/v1/passkeys/AQ"), ("POST", "/v1/passkeys/registration/options")];
+    for (method, path) in dangerous {
+        let refused = meter.call(method, path, &by_old, make).await;
+        assert_eq!(refused.code(), (403, "reauthentication_required"), "{method} {path}");
+    }
+    for path in ["/v1/keys", "/v1/passkeys", "/v1/session", "/v1/credits"] {
+        assert_eq!(meter.call("GET", path, &by_old, Body::empty()).await.status, 200, "{path}");
+    }
+    let path = format!("/v1/keys/{}", made.body["id"].as_str().unwrap());
+    assert_eq!(meter.call("DELETE", &path, &by_old, Body::empty()).await.status, 200, "ending a key is never dangerous");
+
+    let signed = meter.sign_in_body_until(NOW_S + 1_200).await;
+    let fresh = bearer(&meter.call("POST", "/v1/session", &[OWN_PAGE], signed.to_string()).await);
+    assert_eq!(meter.call("POST", "/v1/keys", &[("authorization", fresh.as_str())], make).await.status, 201);
+}
+
+#[tokio::test]
 async fn every_answer_says_to_come_by_https_where_people_do() {
     let mut meter = Meter::open().await;
     for path in ["/v1/models", "/v1/none", "/v1/credits", "/healthz"] {

@@ -102,7 +102,14 @@ async fn a_key_calls_for_its_wallet_with_its_limits() {
         let facts = ApiKeyFacts { id: made.facts.id, limits };
         assert_eq!(
             caller,
-            Caller { wallet: Some(room.wallet.address()), user: None, account: Some(AccountId(7)), key: Some(facts), session: false }
+            Caller {
+                wallet: Some(room.wallet.address()),
+                user: None,
+                account: Some(AccountId(7)),
+                key: Some(facts),
+                session: false,
+                authenticated_at: 0
+            }
         );
         let listed = room.identity.list_keys(room.wallet.address()).await.unwrap();
         assert_eq!(listed, [ApiKey { name: "laptop".to_owned(), last_used_at: Some(NOW_S), ..made.facts }]);
