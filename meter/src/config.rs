@@ -46,6 +46,9 @@ pub struct Config {
     pub identity: IdentitySettings,
     /// What is served, at what price.
     pub models: Vec<ModelConfig>,
+    /// The answer that anybody may read.
+    #[serde(default)]
+    pub demo: DemoConfig,
     /// Which answers are computed again.
     #[serde(default)]
     pub audits: AuditSettings,
@@ -66,6 +69,16 @@ pub struct HttpConfig {
     /// Reverse proxies, of which the connections are not counted by address.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
+    /// How long browsers that came over https come by it alone, seconds; 0 is off. Said only with `identity.https`.
+    #[serde(default = "hsts_max_age_s")]
+    pub hsts_max_age_s: u64,
+}
+
+impl HttpConfig {
+    /// The age to say, seconds; 0 where people do not come over https, since a plain answer must not say it (RFC 6797, 7.2).
+    pub fn hsts_s(&self, https: bool) -> u64 {
+        if https { self.hsts_max_age_s } else { 0 }
+    }
 }
 
 /// The `[ledger]` table. Exactly one of the two URLs.
@@ -126,6 +139,14 @@ pub struct NetworkConfig {
     pub fallback_operators: Vec<OperatorId>,
 }
 
+/// The `[demo]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DemoConfig {
+    /// An answer that this meter served and that its operator publishes; it may come and go while the meter runs.
+    pub file: Option<PathBuf>,
+}
+
 /// One `[[models]]` table.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,6 +188,7 @@ impl Config {
         place(&mut config.settler.password_file);
         config.ledger.database_url_file.iter_mut().for_each(place);
         config.chain.rpc_url_file.iter_mut().for_each(place);
+        config.demo.file.iter_mut().for_each(place);
         config.models.iter_mut().map(|model| &mut model.folder).for_each(place);
         config.check()?;
         Ok(config)
@@ -255,6 +277,11 @@ fn text_or_file(text: &Option<String>, file: &Option<PathBuf>) -> Result<String,
 
 fn admin_listen() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 9_090))
+}
+
+/// Half a year.
+fn hsts_max_age_s() -> u64 {
+    180 * 24 * 3600
 }
 
 fn instance() -> String {
@@ -397,6 +424,9 @@ mod tests {
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
         assert_eq!(config.ledger.instance, instance());
+        assert_eq!(config.http.hsts_max_age_s, hsts_max_age_s());
+        assert_eq!((config.http.hsts_s(true), config.http.hsts_s(false)), (hsts_max_age_s(), 0));
+        assert_eq!(config.demo.file, None);
         assert_eq!(format!("{:?}", config.identity), format!("{:?}", IdentitySettings::default()));
         assert_eq!(config.models[0].numeric_contract, numeric_contract());
     }

@@ -23,6 +23,7 @@ use meter::config::{Config, RATE_BPS_MAX};
 use meter::identity::{Identity, Neighbours, RpcContractWallets};
 use meter::ledger::{InstanceId, Ledger, LedgerSettings};
 use meter::serving::catalog::Catalog;
+use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
 use quarantine::QuarantineCommand;
 use tokio::net::TcpListener;
@@ -182,7 +183,20 @@ async fn assemble(
     let keepers: BTreeSet<_> = config.network.keepers.iter().copied().collect();
     let rendering = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
     let pool = PoolFeed::new(config.limits.readers_max);
-    Ok(ApiState { serving, identity, ledger, settler, keepers: Arc::new(keepers), readiness, rendering, pool, chain: page_chain })
+    Ok(ApiState {
+        serving,
+        identity,
+        ledger,
+        settler,
+        keepers: Arc::new(keepers),
+        readiness,
+        rendering,
+        pool,
+        chain: page_chain,
+        depth: depth(config),
+        demo: Demo::of(config.demo.file.clone()),
+        strict_transport: api::strict_transport(config.http.hsts_s(config.identity.https)),
+    })
 }
 
 /// Key and models: both take seconds of one processor, so off the runtime's threads.
@@ -206,12 +220,16 @@ fn open_mirror(config: &Config, deployment: &Deployment, ledger: Ledger, clock: 
     let settings = MirrorSettings {
         rpc_url: config.rpc_url()?,
         deployment: deployment.clone(),
-        depth: config.chain.confirmations.map_or(Depth::Finalized, Depth::Confirmations),
+        depth: depth(config),
         period_ms: config.chain.poll_ms,
         range_blocks_max: RANGE_BLOCKS_MAX,
         request_timeout_ms: CHAIN_TIMEOUT_MS,
     };
     Ok(Mirror::new(ledger, settings, clock)?)
+}
+
+fn depth(config: &Config) -> Depth {
+    config.chain.confirmations.map_or(Depth::Finalized, Depth::Confirmations)
 }
 
 async fn report_chain(mut status: watch::Receiver<MirrorStatus>, readiness: Readiness) {

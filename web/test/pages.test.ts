@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 
 import { base64url, bytesOf } from "../src/account/base64url";
 import { creationOptions, credentialJson, requestOptions } from "../src/account/passkey";
+import { expiryOf, type Key, LIFETIMES, stateOf } from "../src/keys/key";
 import { snippets } from "../src/keys/snippets";
 import { gib, plain, plainName, readPool, span } from "../src/pool/pool";
 import { stateWords, stepsOf } from "../src/receipt/states";
@@ -36,6 +37,23 @@ describe("usage", () => {
     expect(csvCell("plain")).toBe("plain");
     const csv = usageCsv(readUsage({ data: [row({ key_name: '=HYPERLINK("http://x")' })] }));
     expect(csv.split("\r\n")[1]).toBe(`2026-11-01,m,"'=HYPERLINK(""http://x"")",1,10,5,60,0.00000006`);
+  });
+});
+
+describe("keys", () => {
+  const key = (changes: Partial<Key>): Key => ({ id: "key_1", name: "a", prefix: "prlx_", limit_credits: null, expires_at: null, models: null, created_at: 0, last_used_at: null, revoked_at: null, ...changes });
+
+  it("last for ever unless somebody chose an end", () => {
+    expect(LIFETIMES[0].id).toBe("");
+    expect(LIFETIMES.map(({ id }) => expiryOf(id, 1_000))).toEqual([null, 605_800, 2_593_000, 7_777_000, 31_537_000]);
+    expect(expiryOf("nonsense", 1_000)).toBeNull();
+  });
+
+  it("are over from their very second on, and revoked before they are over", () => {
+    expect(stateOf(key({ expires_at: 50 }), 49.9)).toBe("live");
+    expect(stateOf(key({ expires_at: 50 }), 50)).toBe("expired");
+    expect(stateOf(key({ expires_at: 50, revoked_at: 10 }), 60)).toBe("revoked");
+    expect(stateOf(key({}), 4_000_000_000)).toBe("live");
   });
 });
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 
 import { discover, lastUsedFirst, walletFrom } from "../src/wallet/discovery";
 import type { FoundWallet } from "../src/wallet/discovery";
-import { readDeployment } from "../src/wallet/deployment";
+import { confirmationWords, readDeployment } from "../src/wallet/deployment";
 import { codeOf, walletProblem } from "../src/wallet/errors";
 import { step } from "../src/wallet/machine";
 import type { WalletEvent, WalletState } from "../src/wallet/machine";
@@ -125,6 +125,18 @@ describe("deployment", () => {
   it("reads the file and names what is wrong with another", () => {
     expect(readDeployment(good)).toMatchObject({ chainId: 1n, exitDelayS: 3600n, confirmations: null });
     expect(readDeployment({ ...good, confirmations: 3 }).confirmations).toBe(3n);
+    expect(readDeployment({ ...good, confirmations: null }).confirmations).toBeNull();
+  });
+
+  it("counts confirmations as the meter does: the block itself, and those that must lie above it", () => {
+    expect([1n, 3n, 4n, 9n].map((seen) => confirmationWords(seen, 3n))).toEqual([
+      "1 of 4 confirmations. The meter credits it then.",
+      "3 of 4 confirmations. The meter credits it then.",
+      "4 of 4 confirmations. The meter is about to credit it.",
+      "4 of 4 confirmations. The meter is about to credit it.",
+    ]);
+    expect(confirmationWords(1n, 0n)).toBe("1 of 1 confirmation. The meter is about to credit it.");
+    expect(confirmationWords(1n, null)).toBe("1 confirmation. The meter credits it once the chain calls it final.");
     expect(() => readDeployment({ ...good, credits: "0x12" })).toThrow(/credits/);
     expect(() => readDeployment({ ...good, chainId: 2 ** 60 })).toThrow(/chainId/);
     expect(() => readDeployment(null)).toThrow(/deployment/);

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::build::{Binaries, PROCESSES};
 use crate::model::{self, MODEL_ID};
+use crate::network::demo;
 use crate::network::depositor::{Depositor, Terms};
 use crate::network::plan::Plan;
 use crate::network::{Network, Parts, watch};
@@ -61,6 +62,11 @@ fn serve(workspace: &Workspace, network: &mut Network, wish: &Wish, stop: &Stop,
         return once::run(network, &depositor, prompt, timings, stop);
     }
     print_welcome(network, &depositor, &file)?;
+    match demo::publish(network, &depositor) {
+        Ok(true) => say("the page shows visitors a first paid answer with its receipt"),
+        Ok(false) => {}
+        Err(error) => say(&format!("the page has no answer to show to visitors: {error:#}")),
+    }
     watch::watch(network, stop)
 }
 

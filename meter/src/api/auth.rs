@@ -1,5 +1,6 @@
 //! Headers → who pays, or which keeper calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, header};
@@ -9,21 +10,62 @@ use wire::{AccountId, Address};
 
 use super::ApiState;
 use super::error::ApiError;
-use crate::identity::AuthError;
+use crate::identity::{ApiKeyFacts, AuthError};
 use crate::ledger::KeyId;
+use crate::serving::catalog::Model;
 use crate::serving::hold::Payer;
 
 /// Between two looks whether the credential behind a stream still counts.
 const LAPSE_CHECK: Duration = Duration::from_millis(900);
 
-/// The payer that a key or a session stands for. Errors when nobody does, a user has linked no wallet, or the wallet has no
+/// Who asks for an answer: the payer, and which models it may have.
+pub struct Customer {
+    /// Who pays.
+    pub payer: Payer,
+    /// What may be asked for.
+    pub models: AllowedModels,
+}
+
+/// The models that a caller may use; `None` is all that are served.
+#[derive(Clone, Default)]
+pub struct AllowedModels(Option<Arc<[String]>>);
+
+impl AllowedModels {
+    /// Whether the model of this id is among them.
+    pub fn contains(&self, id: &str) -> bool {
+        self.0.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == id))
+    }
+
+    /// The model of this id. Errors when it is not served, or not to this caller.
+    pub fn get(&self, state: &ApiState, id: &str) -> Result<Arc<Model>, ApiError> {
+        let model = state.serving.rooms().catalog.get(id).ok_or_else(|| ApiError::model_not_found(id))?;
+        match &self.0 {
+            Some(allowed) if !self.contains(id) => Err(ApiError::model_not_allowed(id, allowed)),
+            _ => Ok(Arc::clone(model)),
+        }
+    }
+}
+
+/// The customer that a key or a session stands for. Errors when nobody does, a user has linked no wallet, or the wallet has no
 /// account yet.
-pub async fn payer(state: &ApiState, headers: &HeaderMap) -> Result<Payer, ApiError> {
+pub async fn customer(state: &ApiState, headers: &HeaderMap) -> Result<Customer, ApiError> {
     let caller = state.identity.authenticate(headers).await?;
     caller.wallet.ok_or_else(ApiError::no_wallet)?;
     let account = caller.account.ok_or_else(ApiError::no_account)?;
-    let (key, key_limit) = caller.key.map_or((None, None), |key| (Some(KeyId(key.id.to_string())), key.limit));
-    Ok(Payer { account, key, key_limit })
+    let Some(ApiKeyFacts { id, limits }) = caller.key else {
+        return Ok(Customer { payer: Payer { account, key: None, key_limit: None }, models: AllowedModels::default() });
+    };
+    let payer = Payer { account, key: Some(KeyId(id.to_string())), key_limit: limits.credits };
+    Ok(Customer { payer, models: AllowedModels(limits.models) })
+}
+
+/// The models that whoever calls may use: an API key's own, and all for anybody else. Errors on a bearer credential that does not count.
+pub async fn allowed_models(state: &ApiState, headers: &HeaderMap) -> Result<AllowedModels, ApiError> {
+    if !headers.contains_key(header::AUTHORIZATION) {
+        return Ok(AllowedModels::default());
+    }
+    let key = state.identity.authenticate(headers).await?.key;
+    Ok(AllowedModels(key.and_then(|key| key.limits.models)))
 }
 
 /// The account that a key or a session stands for; `None` before the wallet's first deposit or authorization.

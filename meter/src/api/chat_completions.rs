@@ -1,34 +1,32 @@
 //! `POST /v1/chat/completions`.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::answer::{self, Asked, Shape};
+use super::auth::{self, Customer};
 use super::error::ApiError;
 use super::types::ChatRequest;
-use super::{ApiState, auth, body};
-use crate::serving::hold::Payer;
+use super::{ApiState, body};
 
 pub(super) async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
     // Before the body, so that nobody without a credential makes us read one.
-    let payer = auth::payer(&state, request.headers()).await?;
+    let customer = auth::customer(&state, request.headers()).await?;
     let (headers, fields) = body::object(request, &state.serving.rooms().limits).await?;
-    let asked = asked(&state, payer, &fields).await?;
+    let asked = asked(&state, customer, &fields).await?;
     answer::respond(&state, asked, headers).await
 }
 
 /// Reads and renders a chat.
-pub(super) async fn asked(state: &ApiState, payer: Payer, fields: &Map<String, Value>) -> Result<Asked, ApiError> {
+pub(super) async fn asked(state: &ApiState, customer: Customer, fields: &Map<String, Value>) -> Result<Asked, ApiError> {
     let chat = ChatRequest::read(fields, state.serving.rooms().limits.messages_max, rand::random())?;
-    let model = state.serving.rooms().catalog.get(&chat.model).map(Arc::clone).ok_or_else(|| ApiError::model_not_found(&chat.model))?;
+    let model = customer.models.get(state, &chat.model)?;
 
     let text_bytes = chat.messages.iter().map(|message| message.content.len()).sum();
     let (prompter, messages) = (model.prompter.clone(), chat.messages);
     let render = move || if chat.continues { prompter.render_continued(&messages) } else { prompter.render(&messages) };
     let prompt = answer::rendered(state, text_bytes, render).await?;
 
-    Ok(Asked { payer, model, prompt, options: chat.options, shape: Shape::Chat })
+    Ok(Asked { payer: customer.payer, model, prompt, options: chat.options, shape: Shape::Chat })
 }

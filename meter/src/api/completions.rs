@@ -1,7 +1,5 @@
 //! `POST /v1/completions`: a prompt without a chat template.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 
@@ -11,11 +9,10 @@ use super::types::{CompletionRequest, PromptInput};
 use super::{ApiState, auth, body};
 
 pub(super) async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
-    let payer = auth::payer(&state, request.headers()).await?;
+    let customer = auth::customer(&state, request.headers()).await?;
     let (headers, fields) = body::object(request, &state.serving.rooms().limits).await?;
     let completion = CompletionRequest::read(&fields, rand::random())?;
-    let model = state.serving.rooms().catalog.get(&completion.model).map(Arc::clone);
-    let model = model.ok_or_else(|| ApiError::model_not_found(&completion.model))?;
+    let model = customer.models.get(&state, &completion.model)?;
 
     let prompt = match completion.prompt {
         PromptInput::Text(text) => {
@@ -32,6 +29,6 @@ pub(super) async fn create(State(state): State<ApiState>, request: Request) -> R
         }
     };
 
-    let asked = Asked { payer, model, prompt, options: completion.options, shape: Shape::Text };
+    let asked = Asked { payer: customer.payer, model, prompt, options: completion.options, shape: Shape::Text };
     answer::respond(&state, asked, headers).await
 }

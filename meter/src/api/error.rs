@@ -120,6 +120,12 @@ impl ApiError {
         Self::not_found("model_not_found", message).with_param("model")
     }
 
+    /// A model that is served, but not to this API key.
+    pub fn model_not_allowed(model: &str, allowed: &[String]) -> Self {
+        let message = format!("this API key is limited to other models than `{model}`: {}", allowed.join(", "));
+        Self::forbidden("model_not_allowed", message).with_param("model")
+    }
+
     /// Full now, but not for long.
     pub fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).retry_soon()
@@ -157,7 +163,8 @@ impl ApiError {
         error
     }
 
-    fn with_param(self, param: impl Into<String>) -> Self {
+    /// The same, of this field.
+    pub fn with_param(self, param: impl Into<String>) -> Self {
         self.map(|refusal| refusal.param = Some(param.into()))
     }
 
@@ -298,7 +305,9 @@ impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match &error {
             AuthError::Unavailable(cause) => Self::unavailable(cause),
-            AuthError::CrossSite | AuthError::SessionRequired => Self::forbidden(error.code(), error.to_string()),
+            AuthError::CrossSite | AuthError::SessionRequired | AuthError::NotFresh { .. } => {
+                Self::forbidden(error.code(), error.to_string())
+            }
             _ => Self::unauthorized(error.code(), error.to_string()),
         }
     }
@@ -389,6 +398,8 @@ impl From<KeyError> for ApiError {
             KeyError::TooMany { .. } => Self::conflict(error.code(), error.to_string()),
             KeyError::Name { .. } => Self::invalid("name", error.code(), error.to_string()),
             KeyError::ZeroLimit => Self::invalid("limit_credits", error.code(), error.to_string()),
+            KeyError::Expiry { .. } => Self::invalid("expires_at", error.code(), error.to_string()),
+            KeyError::Models { .. } => Self::invalid("models", error.code(), error.to_string()),
         }
     }
 }

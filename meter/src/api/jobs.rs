@@ -44,7 +44,7 @@ pub(super) fn routes() -> Router<ApiState> {
 }
 
 async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
-    let payer = auth::payer(&state, request.headers()).await?;
+    let customer = auth::customer(&state, request.headers()).await?;
     let (headers, mut fields) = body::object(request, &state.serving.rooms().limits).await?;
     let key = idempotency_key(&headers)?;
     // How a job is read is said when it is read.
@@ -52,8 +52,9 @@ async fn create(State(state): State<ApiState>, request: Request) -> Result<Respo
     fields.remove("stream_options");
     let content = Sha256::digest(Value::Object(fields.clone()).to_string()).into();
 
-    let id = job_id(payer.account, key);
-    let opening = match state.serving.rooms().jobs.claim(id, payer.account, content).await {
+    let account = customer.payer.account;
+    let id = job_id(account, key);
+    let opening = match state.serving.rooms().jobs.claim(id, account, content).await {
         Claim::New(opening) => opening,
         Claim::Same(job) => return Ok(described(StatusCode::OK, &job)),
         Claim::Other => {
@@ -61,7 +62,7 @@ async fn create(State(state): State<ApiState>, request: Request) -> Result<Respo
             return Err(ApiError::conflict("idempotency_conflict", message));
         }
     };
-    let asked = chat_completions::asked(&state, payer, &fields).await?;
+    let asked = chat_completions::asked(&state, customer, &fields).await?;
     let model = asked.model.id.clone();
     let (frame, answer) = answer::begin(&state, asked, id).await?;
 

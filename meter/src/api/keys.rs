@@ -1,4 +1,4 @@
-//! `/v1/keys`: a wallet's API keys. Only a session comes here: a key can't make, see or end keys.
+//! `/v1/keys`: a wallet's API keys. Only a session comes here, and only a fresh one makes a key: a key can't make, see or end keys.
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use wire::{Address, Credits};
 
 use super::error::ApiError;
-use super::session::{private, session_caller};
+use super::session::{fresh_caller, private, session_caller};
 use super::{ApiState, body};
-use crate::identity::{ApiKey, KeyId};
+use crate::identity::{ApiKey, KeyId, KeyLimits};
 
 const BODY_BYTES_MAX: usize = 4 << 10;
 
@@ -26,6 +26,28 @@ struct CreateKey {
     name: String,
     #[serde(default)]
     limit_credits: Option<u64>,
+    /// Unix seconds.
+    #[serde(default)]
+    expires_at: Option<u64>,
+    #[serde(default)]
+    models: Option<Vec<String>>,
+}
+
+impl CreateKey {
+    /// Errors on an amount beyond the ledger's, and on a model that is not served: a key for it could make no call.
+    fn limits(&mut self, state: &ApiState) -> Result<KeyLimits, ApiError> {
+        let credits = self.limit_credits.map(Credits::new).transpose();
+        let credits = credits.map_err(|error| ApiError::invalid("limit_credits", "invalid_limit", error.to_string()))?;
+        let mut models = self.models.take();
+        if let Some(models) = &mut models {
+            models.sort();
+            models.dedup();
+            if let Some(unserved) = models.iter().find(|id| state.serving.rooms().catalog.get(id).is_none()) {
+                return Err(ApiError::model_not_found(unserved).with_param("models"));
+            }
+        }
+        Ok(KeyLimits { credits, expires_at: self.expires_at, models: models.map(Into::into) })
+    }
 }
 
 /// A key as its owner sees it.
@@ -36,6 +58,8 @@ struct KeyReply {
     name: String,
     prefix: String,
     limit_credits: Option<Credits>,
+    expires_at: Option<u64>,
+    models: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spent_credits: Option<Credits>,
     created_at: u64,
@@ -53,7 +77,9 @@ impl From<ApiKey> for KeyReply {
             object: "api_key",
             name: key.name,
             prefix: key.prefix,
-            limit_credits: key.limit,
+            limit_credits: key.limits.credits,
+            expires_at: key.limits.expires_at,
+            models: key.limits.models.map(|models| models.to_vec()),
             spent_credits: None,
             created_at: key.created_at,
             last_used_at: key.last_used_at,
@@ -69,12 +95,11 @@ async fn session_wallet(state: &ApiState, headers: &HeaderMap) -> Result<Address
 }
 
 async fn create(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
-    let wallet = session_wallet(&state, request.headers()).await?;
-    let (_, fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
-    let limit = fields.limit_credits.map(Credits::new).transpose();
-    let limit = limit.map_err(|error| ApiError::invalid("limit_credits", "invalid_limit", error.to_string()))?;
+    let wallet = fresh_caller(&state, request.headers()).await?.wallet.ok_or_else(ApiError::no_wallet)?;
+    let (_, mut fields) = body::json::<CreateKey>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
+    let limits = fields.limits(&state)?;
 
-    let made = state.identity.create_key(wallet, &fields.name, limit).await?;
+    let made = state.identity.create_key(wallet, &fields.name, limits).await?;
 
     let reply = KeyReply { key: Some(made.key.reveal().to_owned()), ..KeyReply::from(made.facts) };
     Ok(private((StatusCode::CREATED, Json(reply))))

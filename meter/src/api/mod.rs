@@ -13,6 +13,7 @@ mod clearance;
 mod completions;
 mod credits;
 mod dates;
+mod demo; // the answer that the operator publishes
 mod deployment;
 pub mod error; // every refusal, with its status
 mod fields; // JSON fields, one by one
@@ -41,7 +42,7 @@ use std::sync::Arc;
 
 use alloy::signers::local::PrivateKeySigner;
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -50,10 +51,11 @@ use http::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use wire::Address;
 
-use crate::chain::ChainProxy;
+use crate::chain::{ChainProxy, Depth};
 use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
+use crate::serving::demo::Demo;
 use error::ApiError;
 use pool::PoolFeed;
 
@@ -81,11 +83,18 @@ pub struct ApiState {
     pub pool: PoolFeed,
     /// The chain, for the page's reads.
     pub chain: ChainProxy,
+    /// How deep a fact must lie to count.
+    pub depth: Depth,
+    /// The answer that anybody may read.
+    pub demo: Demo,
+    /// `Strict-Transport-Security`, where people come over https.
+    pub strict_transport: Option<HeaderValue>,
 }
 
 /// All routes.
 pub fn router(state: ApiState) -> Router {
     let health = health_routes(state.readiness.clone());
+    let strict_transport = state.strict_transport.clone();
     Router::new()
         .route("/v1/chat/completions", post(chat_completions::create))
         .route("/v1/completions", post(completions::create))
@@ -99,6 +108,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/settlement/batches", post(settlement::countersign))
         .route("/v1/settlement/batches/{seq}", get(settlement::standing))
         .route("/openapi.json", get(openapi::show))
+        .route("/v1/demo", get(demo::show))
         .route("/v1/deployment", get(deployment::show))
         .route("/v1/usage", get(usage::show))
         .route("/v1/chain", post(chain::ask))
@@ -115,11 +125,16 @@ pub fn router(state: ApiState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), same_origin::check))
         .with_state(state)
         .merge(health)
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(strict_transport, observe))
 }
 
-/// Gives every answer an id, and counts it under its route, never under its path.
-async fn observe(request: Request, next: Next) -> Response {
+/// `Strict-Transport-Security` of that age, for this host alone: others below the domain are not ours. `None` for 0, which is off.
+pub fn strict_transport(max_age_s: u64) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("max-age={max_age_s}")).ok().filter(|_| max_age_s > 0)
+}
+
+/// Gives every answer an id and the headers of safety, and counts it under its route, never under its path.
+async fn observe(State(strict_transport): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
     let mut response = next.run(request).await;
     if !response.headers().contains_key(&REQUEST_ID) {
@@ -129,6 +144,9 @@ async fn observe(request: Request, next: Next) -> Response {
         }
     }
     response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(value) = strict_transport {
+        response.headers_mut().insert(http::header::STRICT_TRANSPORT_SECURITY, value);
+    }
     metrics::counter!("meter_http_responses_total", "route" => route, "status" => response.status().as_u16().to_string()).increment(1);
     response
 }

@@ -2,21 +2,24 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::ApiState;
 use super::answer::rate_prlx;
 use super::error::ApiError;
+use super::{ApiState, auth};
 use crate::serving::catalog::Model;
 
-pub(super) async fn list(State(state): State<ApiState>) -> Json<Value> {
-    let models: Vec<Value> = state.serving.rooms().catalog.iter().map(|model| describe(&state, model)).collect();
-    Json(json!({ "object": "list", "data": models }))
+pub(super) async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    let allowed = auth::allowed_models(&state, &headers).await?;
+    let models = state.serving.rooms().catalog.iter().filter(|model| allowed.contains(&model.id));
+    let models: Vec<Value> = models.map(|model| describe(&state, model)).collect();
+    Ok(Json(json!({ "object": "list", "data": models })))
 }
 
-pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let model = state.serving.rooms().catalog.get(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
-    Ok(Json(describe(&state, model)))
+pub(super) async fn one(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let model = auth::allowed_models(&state, &headers).await?.get(&state, &id)?;
+    Ok(Json(describe(&state, &model)))
 }
 
 fn describe(state: &ApiState, model: &Model) -> Value {

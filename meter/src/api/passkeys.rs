@@ -13,7 +13,7 @@ use webauthn_rs::prelude::{PublicKeyCredential, RegisterPublicKeyCredential};
 use wire::B256;
 
 use super::error::ApiError;
-use super::session::{opened, private, refuse_cross_site, session_caller};
+use super::session::{fresh_caller, opened, private, refuse_cross_site, session_caller};
 use super::{ApiState, body};
 use crate::identity::{Ceremony, PasskeyError, UserId};
 
@@ -103,7 +103,7 @@ async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Respo
 }
 
 async fn remove(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    let user: UserId = session_caller(&state, &headers).await?.user.ok_or(PasskeyError::NotFound)?;
+    let user: UserId = fresh_caller(&state, &headers).await?.user.ok_or(PasskeyError::NotFound)?;
     let id = BASE64_URL_SAFE_NO_PAD.decode(id).map_err(|_| PasskeyError::NotFound)?;
     state.identity.remove_passkey(user, &id).await?;
     Ok(StatusCode::NO_CONTENT)

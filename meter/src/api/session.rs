@@ -31,6 +31,13 @@ pub(super) async fn session_caller(state: &ApiState, headers: &HeaderMap) -> Res
     if caller.session { Ok(caller) } else { Err(AuthError::SessionRequired.into()) }
 }
 
+/// The caller, as [`session_caller`], when the person behind the session was just there: for what outlives the session.
+pub(super) async fn fresh_caller(state: &ApiState, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let caller = session_caller(state, headers).await?;
+    state.identity.require_fresh(&caller)?;
+    Ok(caller)
+}
+
 /// Replies that carry a secret or a person's affairs: no cache keeps them.
 pub(super) fn private(reply: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], reply).into_response()

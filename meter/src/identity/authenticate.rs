@@ -3,9 +3,9 @@
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use wire::{AccountId, Address, Credits};
+use wire::{AccountId, Address};
 
-use super::keys::KeyId;
+use super::keys::{ApiKey, KeyId, KeyLimits};
 use super::secret::{self, Kind, MalformedSecret, SecretHash};
 use super::{Identity, IdentityError, UserId};
 
@@ -25,15 +25,17 @@ pub struct Caller {
     pub key: Option<ApiKeyFacts>,
     /// Whether a session is calling, not a key: keys can't make keys.
     pub session: bool,
+    /// When that session was opened by a passkey or a signature, Unix seconds; 0 for a key.
+    pub authenticated_at: u64,
 }
 
-/// What the hold needs to know of an API key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The API key that calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyFacts {
     /// The key.
     pub id: KeyId,
-    /// The most it may spend in all; `None` is without a limit of its own.
-    pub limit: Option<Credits>,
+    /// What it may do.
+    pub limits: KeyLimits,
 }
 
 /// The session that calls.
@@ -69,13 +71,26 @@ impl Identity {
         };
 
         let (caller, expires_at_s) = match kind {
-            Kind::ApiKey => (self.caller_of_key(&hash, now_s).await?, u64::MAX),
+            Kind::ApiKey => self.caller_of_key(&hash, now_s).await?,
             Kind::Session => self.caller_of_session(&hash, now_s).await?,
         };
         let caller = self.with_account(caller).await?;
 
         self.inner.cache.put(began, hash, caller.clone(), now_s, expires_at_s);
         Ok(caller)
+    }
+
+    /// Lets a session through whose person was just there, by passkey or signature: a stolen or forgotten session alone must not make
+    /// itself at home. Errors on an older one, and on a key.
+    pub fn require_fresh(&self, caller: &Caller) -> Result<(), AuthError> {
+        if !caller.session {
+            return Err(AuthError::SessionRequired);
+        }
+        let (now_s, fresh_s) = (self.now_s(), self.inner.settings.fresh_s);
+        if now_s >= caller.authenticated_at.saturating_add(fresh_s) {
+            return Err(AuthError::NotFresh { authenticated_at: caller.authenticated_at, now_s, fresh_s });
+        }
+        Ok(())
     }
 
     /// Digest of the session that the headers carry; for signing out.
@@ -107,16 +122,22 @@ impl Identity {
         }
     }
 
-    async fn caller_of_key(&self, hash: &SecretHash, now_s: u64) -> Result<Caller, AuthError> {
+    /// The key's caller, and when the key ends.
+    async fn caller_of_key(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
         let row = self.inner.store.key(hash).await?.filter(|row| bool::from(row.secret_hash.ct_eq(hash))).ok_or(AuthError::UnknownKey)?;
-        if row.key.revoked_at.is_some() {
-            return Err(AuthError::RevokedKey { id: row.key.id });
+        let ApiKey { id, limits, last_used_at, revoked_at, .. } = row.key;
+        if revoked_at.is_some() {
+            return Err(AuthError::RevokedKey { id });
         }
-        if row.key.last_used_at.is_none_or(|last| now_s >= last.saturating_add(LAST_USED_STEP_S)) {
-            self.inner.store.touch_key(row.key.id, now_s).await?;
+        let expires_at = limits.expires_at.unwrap_or(u64::MAX);
+        if now_s >= expires_at {
+            return Err(AuthError::ExpiredKey { id, expired_at: expires_at, now_s });
         }
-        let facts = ApiKeyFacts { id: row.key.id, limit: row.key.limit };
-        Ok(Caller { wallet: Some(row.wallet), user: None, account: None, key: Some(facts), session: false })
+        if last_used_at.is_none_or(|last| now_s >= last.saturating_add(LAST_USED_STEP_S)) {
+            self.inner.store.touch_key(id, now_s).await?;
+        }
+        let key = Some(ApiKeyFacts { id, limits });
+        Ok((Caller { wallet: Some(row.wallet), user: None, account: None, key, session: false, authenticated_at: 0 }, expires_at))
     }
 
     async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
@@ -129,7 +150,9 @@ impl Identity {
         if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
             self.inner.store.touch_session(hash, now_s).await?;
         }
-        Ok((Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true }, row.expires_at))
+        let caller =
+            Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true, authenticated_at: row.created_at };
+        Ok((caller, row.expires_at))
     }
 
     /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.
@@ -193,6 +216,16 @@ pub enum AuthError {
         /// The key.
         id: KeyId,
     },
+    /// Over, by its owner's choice.
+    #[error("API key {id} ended at {expired_at} and it is {now_s} (Unix seconds); make another one")]
+    ExpiredKey {
+        /// The key.
+        id: KeyId,
+        /// When it ended.
+        expired_at: u64,
+        /// The meter's clock.
+        now_s: u64,
+    },
     /// No such session, or it was signed out.
     #[error("this session is not known here or was signed out; sign in again")]
     UnknownSession,
@@ -203,6 +236,19 @@ pub enum AuthError {
         expired_at: u64,
         /// The meter's clock.
         now_s: u64,
+    },
+    /// Opened too long ago for this.
+    #[error(
+        "this session was opened at {authenticated_at} and it is {now_s} (Unix seconds); this call wants one of the last {fresh_s} s: sign in again \
+         with a passkey or the wallet"
+    )]
+    NotFresh {
+        /// When it was opened.
+        authenticated_at: u64,
+        /// The meter's clock.
+        now_s: u64,
+        /// How long it counts as fresh.
+        fresh_s: u64,
     },
     /// A cookie in a call that another site may have made.
     #[error("a session cookie counts only in calls from this site's own page; elsewhere send Authorization: Bearer")]
@@ -224,9 +270,11 @@ impl AuthError {
             Self::Malformed(_) => "malformed_api_key",
             Self::UnknownKey => "invalid_api_key",
             Self::RevokedKey { .. } => "revoked_api_key",
+            Self::ExpiredKey { .. } => "key_expired",
             Self::UnknownSession => "invalid_session",
             Self::ExpiredSession { .. } => "expired_session",
             Self::CrossSite => "cross_site",
+            Self::NotFresh { .. } => "reauthentication_required",
             Self::SessionRequired => "session_required",
             Self::Unavailable(_) => "unavailable",
         }

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller { wallet: Some(Address::repeat_byte(1)), user: None, account: None, key: None, session: true }
+        Caller { wallet: Some(Address::repeat_byte(1)), user: None, account: None, key: None, session: true, authenticated_at: 0 }
     }
 
     #[test]

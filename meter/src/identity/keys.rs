@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
@@ -14,6 +15,10 @@ use super::{Identity, IdentityError};
 
 /// Longest name of a key, characters.
 const NAME_MAX_CHARS: usize = 64;
+/// Most models that one key names.
+const MODELS_MAX: usize = 64;
+/// Longest life of a key that ends by itself, seconds: ten years. A later end is a slip of the unit.
+const LIFETIME_MAX_S: u64 = 10 * 366 * 24 * 3600;
 
 /// Name of an API key in replies and in the ledger; not a secret. Written `key_` and 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +45,35 @@ impl Serialize for KeyId {
     }
 }
 
+/// What a key may do; without a word, all that its wallet's account may, for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// The most it may spend in all.
+    pub credits: Option<Credits>,
+    /// When it ends, Unix seconds.
+    pub expires_at: Option<u64>,
+    /// The models that it may use, by id.
+    pub models: Option<Arc<[String]>>,
+}
+
+impl KeyLimits {
+    /// Errors on limits under which no call could ever be made, and on an end that is no time of a key's life.
+    fn check(&self, now_s: u64) -> Result<(), KeyError> {
+        if self.credits == Some(Credits::ZERO) {
+            return Err(KeyError::ZeroLimit);
+        }
+        if let Some(expires_at) = self.expires_at
+            && !(1..=LIFETIME_MAX_S).contains(&expires_at.saturating_sub(now_s))
+        {
+            return Err(KeyError::Expiry { expires_at, now_s });
+        }
+        match self.models.as_ref().map(|models| models.len()) {
+            Some(count) if !(1..=MODELS_MAX).contains(&count) => Err(KeyError::Models { count }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A key as its owner sees it; the key itself is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
@@ -49,8 +83,8 @@ pub struct ApiKey {
     pub name: String,
     /// How the key begins.
     pub prefix: String,
-    /// The most it may spend in all.
-    pub limit: Option<Credits>,
+    /// What it may do.
+    pub limits: KeyLimits,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds, to the minute.
@@ -69,24 +103,24 @@ pub struct NewKey {
 }
 
 impl Identity {
-    /// Makes a key for `wallet`. Errors on an empty or over-long name, a limit of zero, or too many live keys.
-    pub async fn create_key(&self, wallet: Address, name: &str, limit: Option<Credits>) -> Result<NewKey, KeyError> {
+    /// Makes a key for `wallet`. Errors on an empty or over-long name, limits under which no call could be made, or too many live keys.
+    /// Whether the models are served is the caller's to check.
+    pub async fn create_key(&self, wallet: Address, name: &str, limits: KeyLimits) -> Result<NewKey, KeyError> {
         let name = name.trim();
         let chars = name.chars().count();
         if chars == 0 || chars > NAME_MAX_CHARS || name.chars().any(char::is_control) {
             return Err(KeyError::Name { chars, max: NAME_MAX_CHARS });
         }
-        if limit == Some(Credits::ZERO) {
-            return Err(KeyError::ZeroLimit);
-        }
+        let now_s = self.now_s();
+        limits.check(now_s)?;
 
         let key = secret::mint(Kind::ApiKey)?;
         let facts = ApiKey {
             id: KeyId(Uuid::now_v7()),
             name: name.to_owned(),
             prefix: secret::shown_prefix(Kind::ApiKey, &key),
-            limit,
-            created_at: self.now_s(),
+            limits,
+            created_at: now_s,
             last_used_at: None,
             revoked_at: None,
         };
@@ -100,7 +134,7 @@ impl Identity {
         Ok(NewKey { facts, key })
     }
 
-    /// The keys of `wallet`, newest first; revoked ones stay for a month.
+    /// The keys of `wallet`, newest first; revoked and expired ones stay for a month.
     pub async fn list_keys(&self, wallet: Address) -> Result<Vec<ApiKey>, KeyError> {
         Ok(self.inner.store.keys_of(wallet).await?)
     }
@@ -128,6 +162,23 @@ pub enum KeyError {
     /// Could never be used.
     #[error("a key with a limit of 0 credits could make no call; leave limit_credits out for a key without a limit of its own")]
     ZeroLimit,
+    /// Over already, or further away than a key may live.
+    #[error(
+        "expires_at is {expires_at} and it is {now_s} (Unix seconds); a key ends at most {LIFETIME_MAX_S} s from now, or leave expires_at out for a \
+         key that lasts until it is revoked"
+    )]
+    Expiry {
+        /// As asked.
+        expires_at: u64,
+        /// The meter's clock.
+        now_s: u64,
+    },
+    /// None, or too many.
+    #[error("models names {count} models; name 1 to {MODELS_MAX}, or leave it out for a key for all models")]
+    Models {
+        /// How many.
+        count: usize,
+    },
     /// Enough keys.
     #[error("this wallet has {max} live API keys, the most allowed; revoke one first")]
     TooMany {
@@ -148,6 +199,8 @@ impl KeyError {
         match self {
             Self::Name { .. } => "invalid_name",
             Self::ZeroLimit => "invalid_limit",
+            Self::Expiry { .. } => "invalid_expiry",
+            Self::Models { .. } => "invalid_models",
             Self::TooMany { .. } => "too_many_keys",
             Self::NotFound => "key_not_found",
             Self::Unavailable(_) => "unavailable",

@@ -33,7 +33,7 @@ pub use authenticate::{ApiKeyFacts, AuthError, Caller, CurrentSession, is_of_own
 
 pub use contract_wallet::{ContractWalletError, ContractWallets, RpcContractWallets, Verdict};
 pub use cookie::SessionCookie;
-pub use keys::{ApiKey, KeyError, KeyId, NewKey};
+pub use keys::{ApiKey, KeyError, KeyId, KeyLimits, NewKey};
 pub use passkeys::{Ceremony, PasskeyError, PasskeyFacts, UserId};
 pub use secret::Secret;
 pub use sign_in::{Challenge, Session, SignInError, SignInKind, SignInRequest};
@@ -70,6 +70,8 @@ pub struct IdentitySettings {
     pub passkey_origin: String,
     /// Whether people reach the meter over https: the cookie is then `Secure` and named `__Host-…`.
     pub https: bool,
+    /// How long after a passkey or a wallet's signature a session may change who gets in, seconds.
+    pub fresh_s: u64,
 }
 
 impl Default for IdentitySettings {
@@ -87,6 +89,7 @@ impl Default for IdentitySettings {
             cache_s: 5,
             https: false,
         }
+            fresh_s: 600,
     }
 }
 
@@ -189,6 +192,9 @@ pub enum IdentityError {
     /// A passkey's row can't be written or read.
     #[error("a passkey can't be stored or read: {0}")]
     Passkey(serde_json::Error),
+    /// The models of a key can't be written or read.
+    #[error("the models of an API key can't be stored or read: {0}")]
+    KeyModels(serde_json::Error),
     /// A row is not of the form that identity writes.
     #[error("table {table}: column {column} holds what identity never writes; restore it from a backup")]
     Row {

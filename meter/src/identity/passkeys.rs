@@ -76,12 +76,14 @@ pub(super) fn relying_party(settings: &IdentitySettings) -> Result<Webauthn, Ide
 }
 
 impl Identity {
-    /// Begins to make a passkey: for the user whose session `headers` carry, for a new user of a wallet's session, or for a new user.
+    /// Begins to make a passkey: for the user whose fresh session `headers` carry, for a new user of a wallet's session, or for a new user.
     pub async fn begin_registration(&self, headers: &HeaderMap, name: Option<&str>) -> Result<Ceremony, PasskeyError> {
         let name = checked_name(name)?;
         let caller = match self.authenticate(headers).await {
-            Ok(caller) if caller.session => Some(caller),
-            Ok(_) => return Err(AuthError::SessionRequired.into()),
+            Ok(caller) => {
+                self.require_fresh(&caller)?;
+                Some(caller)
+            }
             // An old cookie must not keep anybody from signing up.
             Err(AuthError::Missing | AuthError::UnknownSession | AuthError::ExpiredSession { .. }) => None,
             Err(error) => return Err(error.into()),

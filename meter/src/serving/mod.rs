@@ -8,6 +8,7 @@
 mod asks; // questions to a node
 pub mod audits; // a sample of answers, computed again
 pub mod catalog; // models, prices, digests
+pub mod demo; // the answer that the operator publishes
 pub mod dispatch; // which node
 pub mod fleet; // linked nodes and their jobs
 pub mod hold; // worst case, reserved

@@ -106,7 +106,7 @@ async fn models_and_pool_show_who_is_online() {
     assert_eq!(shown["device"]["source"], "declared");
 
     let (_, deployment) = answered(network.get("/v1/deployment")).await;
-    assert_eq!(deployment["chainId"], 31_337);
+    assert_eq!((&deployment["chainId"], &deployment["confirmations"]), (&json!(31_337), &json!(3)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,10 @@
 mod admission; // what is refused before anything is dispatched
 mod answers; // what is served and charged
 mod audits; // what is computed again, who is caught, who is not
+mod demo; // the answer that the operator publishes
 mod http; // the accept loop and the other resources
-mod jobs; // answers that belong to the meter
+mod jobs;
+mod keys; // what an API key may ask for // answers that belong to the meter
 mod links; // who may link, and what late receipts become
 mod network; // a meter with its ledger and payers
 mod node; // a scripted node

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use daemon::admin::Readiness;
 use daemon::clock::{Clock, SystemClock};
 use meter::api::pool::PoolFeed;
 use meter::api::{self, ApiState, listener};
-use meter::chain::ChainProxy;
+use meter::chain::{ChainProxy, Depth};
 use meter::config::{AuditSettings, Limits, ModelConfig, RATE_BPS_MAX, RateConfig};
-use meter::identity::{Identity, IdentitySettings, Neighbours};
+use meter::identity::{Identity, IdentitySettings, KeyLimits, Neighbours};
 use meter::ledger::{
     Advance, BlockRow, ChainEvent, ChainOrigin, ChainPoint, CreditsView, Fact, InstanceId, Ledger, LedgerSettings, Stepped, StoredReceipt,
 };
 use meter::serving::catalog::Catalog;
+use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub const RATE: u64 = 1_000_000;
 pub const CONTEXT_TOKENS: u32 = 512;
 pub const OPERATOR: OperatorId = OperatorId(7);
 pub const FALLBACK_OPERATOR: OperatorId = OperatorId(9);
+const DEMO_FILE: &str = "demo.json";
 const FAR: u64 = 4_000_000_000;
 /// Longest wait for anything that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -91,6 +93,10 @@ pub fn deployment(settler: Address) -> Deployment {
         fee_bps: 1_000,
         settler,
     }
+}
+
+fn wallet_of(account: AccountId) -> Address {
+    Address::left_padding_from(&account.0.to_be_bytes())
 }
 
 pub fn model_folder() -> &'static Path {
@@ -171,6 +177,9 @@ impl Network {
             rendering: Arc::new(Semaphore::new(2)),
             pool: PoolFeed::new(limits.readers_max),
             chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
+            depth: Depth::Confirmations(3),
+            demo: Demo::of(Some(folder.path().join(DEMO_FILE))),
+            strict_transport: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -234,7 +243,8 @@ impl Network {
 
     pub async fn payer_with(&self, funds: Funds) -> Payer {
         let id = self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let (account, wallet) = (AccountId(id), Address::left_padding_from(&id.to_be_bytes()));
+        let account = AccountId(id);
+        let wallet = wallet_of(account);
         let mut facts = vec![Fact::AccountOpened { account, wallet }];
         if funds.deposited > 0 {
             facts.push(Fact::Deposited { account, amount: funds.deposited, net_deposited: funds.deposited });
@@ -250,9 +260,19 @@ impl Network {
             });
         }
         self.mine(facts).await;
-        let limit = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
-        let key = self.identity.create_key(wallet, "test", limit).await.unwrap();
-        Payer { account, key: key.key.reveal().to_owned() }
+        let credits = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
+        let key = self.key_of(account, KeyLimits { credits, ..KeyLimits::default() }).await;
+        Payer { account, key }
+    }
+
+    /// Where the operator of this meter publishes an answer.
+    pub fn demo_file(&self) -> PathBuf {
+        self.folder.path().join(DEMO_FILE)
+    }
+
+    /// An API key of the account's wallet.
+    pub async fn key_of(&self, account: AccountId, limits: KeyLimits) -> String {
+        self.identity.create_key(wallet_of(account), "test", limits).await.unwrap().key.reveal().to_owned()
     }
 
     pub fn get(&self, path: &str) -> RequestBuilder {

@@ -10,10 +10,32 @@ export interface CallOptions {
   readonly accept?: string;
 }
 
+/** Asks the person to prove themselves once more; whether they did. */
+type Reauthenticate = () => Promise<boolean>;
+let reauthenticate: Reauthenticate | null = null;
+
+/** Who asks, until the returned function is called. */
+export function onReauthentication(ask: Reauthenticate): () => void {
+  reauthenticate = ask;
+  return () => {
+    if (reauthenticate === ask) reauthenticate = null;
+  };
+}
+
 export type Method = "GET" | "POST" | "DELETE" | "PATCH" | "PUT";
 
-/** The open response of a call that was not refused. Throws `ApiError`, or the abort. */
-export async function open(method: Method, path: string, { body, signal, headers, accept = "application/json" }: CallOptions = {}): Promise<Response> {
+/** The open response of a call that was not refused; asked once more when the person had to prove themselves first. Throws `ApiError`, or the abort. */
+export async function open(method: Method, path: string, options: CallOptions = {}): Promise<Response> {
+  try {
+    return await openOnce(method, path, options);
+  } catch (error) {
+    const asks = error instanceof ApiError && error.code === "reauthentication_required" && reauthenticate !== null;
+    if (asks && (await reauthenticate?.())) return openOnce(method, path, options);
+    throw error;
+  }
+}
+
+async function openOnce(method: Method, path: string, { body, signal, headers, accept = "application/json" }: CallOptions): Promise<Response> {
   const key = currentKey();
   let response: Response;
   try {

@@ -16,6 +16,7 @@ const METER_WORDS: Readonly<Record<string, string>> = {
   outstanding: "Something is still held or not settled yet, so the meter can't attest that nothing is. Try again after the next settlement.",
   invalid_session: "You are signed out. Sign in, then try again.",
   expired_session: "The session is over. Sign in, then try again.",
+  reauthentication_required: "Nothing was changed. This wants you to prove yourself once more: try again, with the passkey or wallet of this account.",
   missing_credentials: "You are signed out. Sign in, then try again.",
 };
 

@@ -12,7 +12,7 @@ export interface Deployment {
   /** From a revocation to the last possible debit, seconds. */
   readonly exitDelayS: bigint;
   readonly velocityWindowS: bigint;
-  /** Blocks until the meter counts a deposit, when it says so. */
+  /** Blocks that must lie above a deposit's own before the meter counts it; null where the chain's finality decides. */
   readonly confirmations: bigint | null;
 }
 
@@ -45,6 +45,14 @@ export function readDeployment(body: unknown): Deployment {
     velocityWindowS: whole("velocityWindow"),
     confirmations: given["confirmations"] === undefined || given["confirmations"] === null ? null : whole("confirmations"),
   };
+}
+
+/** How far a mined transaction is. Its own block is the first confirmation, so the meter's depth asks for one more. */
+export function confirmationWords(confirmations: bigint, depth: bigint | null): string {
+  if (depth === null) return `${confirmations} ${confirmations === 1n ? "confirmation" : "confirmations"}. The meter credits it once the chain calls it final.`;
+  const needed = depth + 1n;
+  const reached = confirmations < needed ? confirmations : needed;
+  return `${reached} of ${needed} ${needed === 1n ? "confirmation" : "confirmations"}. ${reached < needed ? "The meter credits it then." : "The meter is about to credit it."}`;
 }
 
 const EXPLORERS: Readonly<Record<string, { name: string; explorer: string }>> = {

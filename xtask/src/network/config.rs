@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::demo;
 use super::operators::Operator;
 use super::plan::{Database, Plan, Ports};
 use crate::chain::Key;
@@ -77,6 +78,9 @@ folder = {model}
 context_tokens = {CONTEXT_TOKENS}
 rates = [{{ credits_per_million_tokens = {rate} }}]
 
+[demo]
+file = {demo}
+
 [audits]
 rate_bps = {audit_rate_bps}
 "#,
@@ -92,6 +96,7 @@ rate_bps = {audit_rate_bps}
             fallback = fallback.join(", "),
             model = path(self.model),
             rate = self.plan.model_rate,
+            demo = path(&demo::file(&self.plan.dir)),
             audit_rate_bps = self.plan.audit_rate_bps,
         );
         write(&folder.join("meter.toml"), &text)

@@ -5,6 +5,7 @@
 
 mod anvil; // a chain that survives restarts
 pub mod config; // config files
+pub mod demo; // the answer that visitors see
 pub mod deploy; // contracts
 pub mod depositor; // a wallet with credits and an API key
 pub mod keys; // encrypted keystores

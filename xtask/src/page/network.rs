@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::model::MODEL_ID;
+use crate::network::demo;
+use crate::network::depositor::Terms;
 use crate::network::plan::{Pace, Plan};
 use crate::network::{Network, Parts};
 use crate::stop::Stop;
@@ -31,6 +33,9 @@ impl PageNetwork {
             crate::network::clear(&dir)?;
         }
         let network = Network::start(plan(dir), parts, stop, say)?;
+        let (depositor, _) = network.depositor("demo", &Terms::DEMO)?;
+        depositor.await_credits(&network.chain, &network.deployment, &network.meter(), stop)?;
+        demo::publish(&network, &depositor)?;
         let folder = workspace.home().join("page");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let facts = folder.join("network.json");

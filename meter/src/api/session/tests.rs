@@ -28,6 +28,7 @@ pub(in super::super) const OWN_PAGE: (&str, &str) = ("sec-fetch-site", "same-ori
 pub(in super::super) struct Meter {
     pub(in super::super) state: ApiState,
     pub(in super::super) wallet: PrivateKeySigner,
+    clock: Arc<ManualClock>,
     _folder: tempfile::TempDir,
 }
 
@@ -73,7 +74,7 @@ impl Meter {
             limits: Limits::default(),
             audits: crate::config::AuditSettings::default(),
             lot: Arc::new(|| 0),
-            clock,
+            clock: clock.clone(),
         });
         let settler = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x55)).unwrap();
         let wallet = PrivateKeySigner::from_bytes(&B256::repeat_byte(0x11)).unwrap();
@@ -87,8 +88,11 @@ impl Meter {
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
+            depth: crate::chain::Depth::Finalized,
+            demo: crate::serving::demo::Demo::default(),
+            strict_transport: super::super::strict_transport(60),
         };
-        Self { state, wallet, _folder: folder }
+        Self { state, wallet, clock, _folder: folder }
     }
 
     pub(in super::super) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
@@ -104,13 +108,17 @@ impl Meter {
 
     /// A body for `POST /v1/session` that signs in, with numbers as a wallet writes them.
     async fn sign_in_body(&self) -> Value {
+        self.sign_in_body_until(NOW_S + 600).await
+    }
+
+    async fn sign_in_body_until(&self, sign_deadline_s: u64) -> Value {
         let given = self.call("POST", "/v1/session/challenge", &[], Body::empty()).await;
         assert_eq!((given.status, &given.headers["cache-control"]), (200, &http::HeaderValue::from_static("no-store")));
         let challenge: B256 = serde_json::from_value(given.body["challenge"].clone()).unwrap();
-        let signed = SignIn { owner: self.wallet.address(), challenge, signDeadline: U40::from(NOW_S + 600) };
+        let signed = SignIn { owner: self.wallet.address(), challenge, signDeadline: U40::from(sign_deadline_s) };
         let domain = self.state.serving.rooms().deployment.credits_domain();
         let signature = Bytes::from(typed::sign(&signed, &domain, &self.wallet).unwrap());
-        let fields = json!({ "owner": signed.owner, "challenge": challenge, "signDeadline": (NOW_S + 600).to_string() });
+        let fields = json!({ "owner": signed.owner, "challenge": challenge, "signDeadline": sign_deadline_s.to_string() });
         json!({ "secret": given.body["secret"], "sign_in": fields, "signature": signature })
     }
 
@@ -209,6 +217,73 @@ async fn a_key_is_made_listed_and_revoked_by_a_session_alone() {
     assert_eq!(meter.call("DELETE", &path, &by_session, Body::empty()).await.status, 200);
     assert_eq!(meter.call("GET", "/v1/account", &by_key, Body::empty()).await.code(), (401, "revoked_api_key"));
     assert_eq!(meter.call("DELETE", "/v1/keys/none", &by_session, Body::empty()).await.code(), (404, "key_not_found"));
+}
+
+#[tokio::test]
+async fn what_outlives_a_session_is_done_by_a_fresh_one_alone() {
+    let meter = Meter::open().await;
+    let old = bearer(&meter.sign_in().await);
+    let by_old = [("authorization", old.as_str())];
+    let make = r#"{"name": "a"}"#;
+    let made = meter.call("POST", "/v1/keys", &by_old, make).await;
+    assert_eq!(made.status, 201);
+    meter.clock.advance_ms(599_000);
+    assert_eq!(meter.call("POST", "/v1/keys", &by_old, make).await.status, 201, "of the last ten minutes");
+
+    meter.clock.advance_ms(1_000);
+
+    let dangerous = [("POST", "/v1/keys"), ("DELETE", "/v1/passkeys/AQ"), ("POST", "/v1/passkeys/registration/options")];
+    for (method, path) in dangerous {
+        let refused = meter.call(method, path, &by_old, make).await;
+        assert_eq!(refused.code(), (403, "reauthentication_required"), "{method} {path}");
+    }
+    for path in ["/v1/keys", "/v1/passkeys", "/v1/session", "/v1/credits"] {
+        assert_eq!(meter.call("GET", path, &by_old, Body::empty()).await.status, 200, "{path}");
+    }
+    let path = format!("/v1/keys/{}", made.body["id"].as_str().unwrap());
+    assert_eq!(meter.call("DELETE", &path, &by_old, Body::empty()).await.status, 200, "ending a key is never dangerous");
+
+    let signed = meter.sign_in_body_until(NOW_S + 1_200).await;
+    let fresh = bearer(&meter.call("POST", "/v1/session", &[OWN_PAGE], signed.to_string()).await);
+    assert_eq!(meter.call("POST", "/v1/keys", &[("authorization", fresh.as_str())], make).await.status, 201);
+}
+
+#[tokio::test]
+async fn every_answer_says_to_come_by_https_where_people_do() {
+    let mut meter = Meter::open().await;
+    for path in ["/v1/models", "/v1/none", "/v1/credits", "/healthz"] {
+        let reply = meter.call("GET", path, &[], Body::empty()).await;
+        assert_eq!(reply.headers["strict-transport-security"], "max-age=60", "{path}");
+    }
+    meter.state.strict_transport = super::super::strict_transport(0);
+    assert!(!meter.call("GET", "/v1/models", &[], Body::empty()).await.headers.contains_key("strict-transport-security"));
+}
+
+#[tokio::test]
+async fn a_key_says_until_when_it_counts_and_is_refused_from_then_on() {
+    let meter = Meter::open().await;
+    let session = bearer(&meter.sign_in().await);
+    let by_session = [("authorization", session.as_str())];
+    let body = json!({ "name": "for a minute", "expires_at": NOW_S + 60 }).to_string();
+    let made = meter.call("POST", "/v1/keys", &by_session, body).await;
+    assert_eq!((made.status, &made.body["expires_at"], &made.body["models"]), (201, &json!(NOW_S + 60), &Value::Null));
+    let key = format!("Bearer {}", made.body["key"].as_str().unwrap());
+    let by_key = [("authorization", key.as_str())];
+    assert_eq!(meter.call("GET", "/v1/models", &by_key, Body::empty()).await.status, 200);
+
+    meter.clock.advance_ms(60_000);
+
+    for path in ["/v1/account", "/v1/models", "/v1/models/any"] {
+        assert_eq!(meter.call("GET", path, &by_key, Body::empty()).await.code(), (401, "key_expired"), "{path}");
+    }
+    for (body, code, param) in [
+        (json!({ "name": "a", "expires_at": NOW_S + 60 }), "invalid_expiry", "expires_at"),
+        (json!({ "name": "a", "models": [] }), "invalid_models", "models"),
+        (json!({ "name": "a", "models": ["never served"] }), "model_not_found", "models"),
+    ] {
+        let refused = meter.call("POST", "/v1/keys", &by_session, body.to_string()).await;
+        assert_eq!((refused.code().1, &refused.body["error"]["param"]), (code, &json!(param)));
+    }
 }
 
 #[tokio::test]

@@ -12,10 +12,10 @@ pub(super) use passkeys::{NewPasskeyRow, PasskeyRow, Removal};
 
 use super::IdentityError;
 use super::UserId;
-use super::keys::{ApiKey, KeyId};
+use super::keys::{ApiKey, KeyId, KeyLimits};
 use super::secret::SecretHash;
 
-/// How long an expired challenge or session, and how long a revoked key, is kept so that its caller is told what happened, seconds.
+/// How long an expired challenge or session, and how long a key that ended, is kept so that its caller is told what happened, seconds.
 const EXPIRED_KEPT_S: u64 = 3600;
 const REVOKED_KEPT_S: u64 = 30 * 24 * 3600;
 
@@ -75,10 +75,10 @@ pub(super) trait Store: Send + Sync {
     /// Links a wallet to a user, away from one that has no passkey left; whether it is linked, which it is not when another user has it.
     async fn link_wallet(&self, user: UserId, wallet: Address) -> Result<bool, IdentityError>;
 
-    /// Stores a key, unless the wallet has `max` live ones; whether it was stored.
+    /// Stores a key, unless the wallet has `max` live ones at its `created_at`; whether it was stored.
     async fn add_key(&self, row: &NewKeyRow<'_>, max: u32) -> Result<bool, IdentityError>;
 
-    /// The key under `hash`, revoked or not.
+    /// The key under `hash`, over or not.
     async fn key(&self, hash: &SecretHash) -> Result<Option<KeyRow>, IdentityError>;
 
     /// The wallet's keys, newest first.
@@ -149,6 +149,11 @@ fn seconds(value: i64, table: &'static str, column: &'static str) -> Result<u64,
     u64::try_from(value).map_err(|_| IdentityError::Row { table, column })
 }
 
+/// The models of a key as a row holds them.
+fn models_text(limits: &KeyLimits) -> Result<Option<String>, IdentityError> {
+    limits.models.as_ref().map(|models| serde_json::to_string(&models[..]).map_err(IdentityError::KeyModels)).transpose()
+}
+
 /// Reads a row of `sessions`, whichever database it came from.
 fn session_row<R: Row>(row: &R) -> Result<SessionRow, IdentityError>
 where
@@ -179,19 +184,26 @@ where
     for<'r> i64: sqlx::Decode<'r, R::Database>,
     [u8]: sqlx::Type<R::Database>,
     str: sqlx::Type<R::Database>,
+    for<'r> Option<&'r str>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     String: sqlx::Type<R::Database>,
     i64: sqlx::Type<R::Database>,
     for<'c> &'c str: sqlx::ColumnIndex<R>,
 {
     let table = "api_keys";
     let id: &str = row.try_get("id")?;
-    let limit = row.try_get::<Option<i64>, _>("limit_credits")?.map(Credits::try_from).transpose();
+    let models = row.try_get::<Option<&str>, _>("models")?.map(serde_json::from_str::<Vec<String>>).transpose();
+    let models = models.map_err(IdentityError::KeyModels)?.map(Into::into);
+    let credits = row.try_get::<Option<i64>, _>("limit_credits")?.map(Credits::try_from).transpose();
     let optional = |column| row.try_get::<Option<i64>, _>(column)?.map(|value| seconds(value, table, column)).transpose();
     let key = ApiKey {
         id: id.parse().map_err(|_| IdentityError::Row { table, column: "id" })?,
         name: row.try_get("name")?,
         prefix: row.try_get("prefix")?,
-        limit: limit.map_err(|_| IdentityError::Row { table, column: "limit_credits" })?,
+        limits: KeyLimits {
+            credits: credits.map_err(|_| IdentityError::Row { table, column: "limit_credits" })?,
+            expires_at: optional("expires_at")?,
+            models,
+        },
         created_at: seconds(row.try_get("created_at")?, table, "created_at")?,
         last_used_at: optional("last_used_at")?,
         revoked_at: optional("revoked_at")?,

@@ -12,7 +12,7 @@ use super::super::{IdentityError, UserId};
 use super::passkeys::passkey_row;
 use super::{
     Consumption, EXPIRED_KEPT_S, KeyRow, NewKeyRow, NewPasskeyRow, PasskeyRow, REVOKED_KEPT_S, Removal, SessionRow, Store, fixed, key_row,
-    session_row, stored,
+    models_text, session_row, stored,
 };
 
 const CONNECTIONS_MAX: u32 = 4;
@@ -57,7 +57,7 @@ impl Store for PostgresStore {
                       (SELECT challenge FROM challenges ORDER BY expires_at DESC OFFSET $1)";
         sqlx::query(oldest).bind(i64::from(challenges_max)).execute(&self.pool).await?;
         sqlx::query("DELETE FROM sessions WHERE expires_at < $1").bind(expired_before).execute(&self.pool).await?;
-        sqlx::query("DELETE FROM api_keys WHERE revoked_at < $1").bind(revoked_before).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM api_keys WHERE revoked_at < $1 OR expires_at < $1").bind(revoked_before).execute(&self.pool).await?;
         Ok(())
     }
 
@@ -156,23 +156,25 @@ impl Store for PostgresStore {
     }
 
     async fn add_key(&self, row: &NewKeyRow<'_>, max: u32) -> Result<bool, IdentityError> {
-        let sql = "INSERT INTO api_keys (id, secret_hash, wallet, name, prefix, limit_credits, created_at)
-                   SELECT $1, $2, $3, $4, $5, $6, $7
-                   WHERE (SELECT count(*) FROM api_keys WHERE wallet = $3 AND revoked_at IS NULL) < $8";
-        let key = row.key;
-        let insert = sqlx::query(sql).bind(key.id.to_string()).bind(&row.secret_hash[..]).bind(row.wallet.as_slice());
-        let insert = insert.bind(&key.name).bind(&key.prefix).bind(key.limit.map(|limit| limit.as_i64())).bind(stored(key.created_at));
-        Ok(insert.bind(i64::from(max)).execute(&self.pool).await?.rows_affected() == 1)
+        let sql = "INSERT INTO api_keys (id, secret_hash, wallet, name, prefix, limit_credits, expires_at, models, created_at)
+                   SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+                   WHERE (SELECT count(*) FROM api_keys
+                          WHERE wallet = $3 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $9)) < $10";
+        let ApiKey { id, name, prefix, limits, created_at, .. } = row.key;
+        let insert = sqlx::query(sql).bind(id.to_string()).bind(&row.secret_hash[..]).bind(row.wallet.as_slice()).bind(name).bind(prefix);
+        let insert = insert.bind(limits.credits.map(|credits| credits.as_i64())).bind(limits.expires_at.map(stored));
+        let insert = insert.bind(models_text(limits)?).bind(stored(*created_at)).bind(i64::from(max));
+        Ok(insert.execute(&self.pool).await?.rows_affected() == 1)
     }
 
     async fn key(&self, hash: &SecretHash) -> Result<Option<KeyRow>, IdentityError> {
-        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, created_at, last_used_at, revoked_at
+        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, expires_at, models, created_at, last_used_at, revoked_at
                    FROM api_keys WHERE secret_hash = $1";
         sqlx::query(sql).bind(&hash[..]).fetch_optional(&self.pool).await?.as_ref().map(key_row).transpose()
     }
 
     async fn keys_of(&self, wallet: Address) -> Result<Vec<ApiKey>, IdentityError> {
-        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, created_at, last_used_at, revoked_at
+        let sql = "SELECT id, secret_hash, wallet, name, prefix, limit_credits, expires_at, models, created_at, last_used_at, revoked_at
                    FROM api_keys WHERE wallet = $1 ORDER BY created_at DESC, id DESC";
         let rows = sqlx::query(sql).bind(wallet.as_slice()).fetch_all(&self.pool).await?;
         rows.iter().map(|row| key_row(row).map(|row| row.key)).collect()

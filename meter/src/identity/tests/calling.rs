@@ -1,5 +1,6 @@
 //! Sessions, cookies and keys in use, and what is left of them at rest.
 
+use daemon::clock::Clock;
 use sqlx::Row;
 use wire::Credits;
 
@@ -93,15 +94,22 @@ async fn behind_https_the_cookie_is_secure_and_bound_to_the_host() {
 }
 
 #[tokio::test]
-async fn a_key_calls_for_its_wallet_with_its_limit() {
+async fn a_key_calls_for_its_wallet_with_its_limits() {
     for room in rooms().await {
-        let limit = Some(Credits::new(1_000).unwrap());
-        let made = room.identity.create_key(room.wallet.address(), " laptop ", limit).await.unwrap();
+        let limits = KeyLimits { models: Some(["a".to_owned(), "b/c".to_owned()].into()), ..of_credits(Credits::new(1_000).unwrap()) };
+        let made = room.identity.create_key(room.wallet.address(), " laptop ", limits.clone()).await.unwrap();
         let caller = room.identity.authenticate(&bearer(made.key.reveal())).await.unwrap();
-        let facts = ApiKeyFacts { id: made.facts.id, limit };
+        let facts = ApiKeyFacts { id: made.facts.id, limits };
         assert_eq!(
             caller,
-            Caller { wallet: Some(room.wallet.address()), user: None, account: Some(AccountId(7)), key: Some(facts), session: false }
+            Caller {
+                wallet: Some(room.wallet.address()),
+                user: None,
+                account: Some(AccountId(7)),
+                key: Some(facts),
+                session: false,
+                authenticated_at: 0
+            }
         );
         let listed = room.identity.list_keys(room.wallet.address()).await.unwrap();
         assert_eq!(listed, [ApiKey { name: "laptop".to_owned(), last_used_at: Some(NOW_S), ..made.facts }]);
@@ -112,7 +120,7 @@ async fn a_key_calls_for_its_wallet_with_its_limit() {
 #[tokio::test]
 async fn a_key_revoked_mid_way_is_refused_by_the_next_call() {
     for room in rooms().await {
-        let made = room.identity.create_key(room.wallet.address(), "a", None).await.unwrap();
+        let made = room.identity.create_key(room.wallet.address(), "a", KeyLimits::default()).await.unwrap();
         let presented = bearer(made.key.reveal());
         room.identity.authenticate(&presented).await.unwrap();
         room.identity.revoke_key(room.wallet.address(), made.facts.id).await.unwrap();
@@ -124,11 +132,35 @@ async fn a_key_revoked_mid_way_is_refused_by_the_next_call() {
 }
 
 #[tokio::test]
+async fn a_key_ends_at_its_second_and_makes_room_for_another() {
+    let settings = IdentitySettings { keys_per_wallet_max: 1, cache_s: 3_600, ..IdentitySettings::default() };
+    for room in rooms_with(settings, None).await {
+        let limits = KeyLimits { expires_at: Some(NOW_S + 60), ..KeyLimits::default() };
+        let made = room.identity.create_key(room.wallet.address(), "a", limits).await.unwrap();
+        let presented = bearer(made.key.reveal());
+        room.advance_s(59);
+        room.identity.authenticate(&presented).await.unwrap();
+        let crowded = room.identity.create_key(room.wallet.address(), "b", KeyLimits::default()).await;
+        assert_eq!(crowded.unwrap_err().code(), "too_many_keys");
+
+        room.advance_s(1);
+
+        assert_eq!(auth_refusal(&room, &presented).await, "key_expired");
+        room.identity.create_key(room.wallet.address(), "b", KeyLimits::default()).await.unwrap();
+        let names: Vec<_> = room.identity.list_keys(room.wallet.address()).await.unwrap().into_iter().map(|key| key.name).collect();
+        assert_eq!(names, ["b", "a"]);
+        room.advance_s(30 * 86_400 + 1);
+        room.identity.inner.store.sweep(room.clock.now_s(), 100).await.unwrap();
+        assert_eq!(room.identity.list_keys(room.wallet.address()).await.unwrap().len(), 1, "only the ended key is forgotten");
+    }
+}
+
+#[tokio::test]
 async fn another_meters_revocation_arrives_within_the_caches_seconds() {
     for room in rooms().await {
         let other =
             Identity::open(&room.database.url, IdentitySettings::default(), room.clock.clone(), Neighbours::default()).await.unwrap();
-        let made = room.identity.create_key(room.wallet.address(), "a", None).await.unwrap();
+        let made = room.identity.create_key(room.wallet.address(), "a", KeyLimits::default()).await.unwrap();
         let presented = bearer(made.key.reveal());
         room.identity.authenticate(&presented).await.unwrap();
         other.revoke_key(room.wallet.address(), made.facts.id).await.unwrap();
@@ -140,7 +172,7 @@ async fn another_meters_revocation_arrives_within_the_caches_seconds() {
 #[tokio::test]
 async fn another_wallets_key_can_be_neither_seen_nor_revoked() {
     for room in rooms().await {
-        let made = room.identity.create_key(room.wallet.address(), "a", None).await.unwrap();
+        let made = room.identity.create_key(room.wallet.address(), "a", KeyLimits::default()).await.unwrap();
         let stranger = Address::repeat_byte(0x22);
         assert_eq!(room.identity.list_keys(stranger).await.unwrap(), []);
         assert_eq!(room.identity.revoke_key(stranger, made.facts.id).await.unwrap_err().code(), "key_not_found");
@@ -154,15 +186,23 @@ async fn names_limits_and_counts_of_keys_are_checked() {
     for room in rooms_with(settings, None).await {
         let wallet = room.wallet.address();
         let code = |outcome: Result<NewKey, KeyError>| outcome.unwrap_err().code();
-        assert_eq!(code(room.identity.create_key(wallet, "  ", None).await), "invalid_name");
-        assert_eq!(code(room.identity.create_key(wallet, &"x".repeat(65), None).await), "invalid_name");
-        assert_eq!(code(room.identity.create_key(wallet, "a\u{1b}[31m", None).await), "invalid_name");
-        assert_eq!(code(room.identity.create_key(wallet, "a", Some(Credits::ZERO)).await), "invalid_limit");
-        let first = room.identity.create_key(wallet, "a", None).await.unwrap();
-        room.identity.create_key(wallet, "b", Some(Credits::MAX)).await.unwrap();
-        assert_eq!(code(room.identity.create_key(wallet, "c", None).await), "too_many_keys");
+        assert_eq!(code(room.identity.create_key(wallet, "  ", KeyLimits::default()).await), "invalid_name");
+        assert_eq!(code(room.identity.create_key(wallet, &"x".repeat(65), KeyLimits::default()).await), "invalid_name");
+        assert_eq!(code(room.identity.create_key(wallet, "a\u{1b}[31m", KeyLimits::default()).await), "invalid_name");
+        assert_eq!(code(room.identity.create_key(wallet, "a", of_credits(Credits::ZERO)).await), "invalid_limit");
+        for expires_at in [0, NOW_S, NOW_S + 11 * 366 * 86_400, u64::MAX] {
+            let limits = KeyLimits { expires_at: Some(expires_at), ..KeyLimits::default() };
+            assert_eq!(code(room.identity.create_key(wallet, "a", limits).await), "invalid_expiry");
+        }
+        for models in [vec![], vec![String::new(); 65]] {
+            let limits = KeyLimits { models: Some(models.into()), ..KeyLimits::default() };
+            assert_eq!(code(room.identity.create_key(wallet, "a", limits).await), "invalid_models");
+        }
+        let first = room.identity.create_key(wallet, "a", KeyLimits::default()).await.unwrap();
+        room.identity.create_key(wallet, "b", of_credits(Credits::MAX)).await.unwrap();
+        assert_eq!(code(room.identity.create_key(wallet, "c", KeyLimits::default()).await), "too_many_keys");
         room.identity.revoke_key(wallet, first.facts.id).await.unwrap();
-        room.identity.create_key(wallet, "c", None).await.unwrap();
+        room.identity.create_key(wallet, "c", KeyLimits::default()).await.unwrap();
     }
 }
 
@@ -202,7 +242,7 @@ async fn no_secret_stands_in_debug_text() {
         assert!(!text.contains(&hex::encode(request.secret)) && !text.contains(&hex::encode(&request.signature[..16])));
         let session = room.sign_in(&request).await.unwrap();
         assert!(!format!("{session:?}").contains(&session.token.reveal()[5..20]));
-        let made = room.identity.create_key(room.wallet.address(), "a", None).await.unwrap();
+        let made = room.identity.create_key(room.wallet.address(), "a", KeyLimits::default()).await.unwrap();
         assert!(!format!("{made:?}").contains(&made.key.reveal()[12..20]));
     }
 }
@@ -212,7 +252,7 @@ async fn no_secret_can_be_read_from_the_database() {
     for room in rooms().await {
         let request = room.request().await;
         let session = room.sign_in(&request).await.unwrap();
-        let made = room.identity.create_key(room.wallet.address(), "a", None).await.unwrap();
+        let made = room.identity.create_key(room.wallet.address(), "a", KeyLimits::default()).await.unwrap();
         room.identity.authenticate(&bearer(made.key.reveal())).await.unwrap();
 
         let dump = dump(&room.database.url).await;
@@ -223,6 +263,10 @@ async fn no_secret_can_be_read_from_the_database() {
         }
         assert!(!dump.contains(&hex::encode(request.secret)) && !dump.contains(&hex::encode(&request.signature)));
     }
+}
+
+fn of_credits(credits: Credits) -> KeyLimits {
+    KeyLimits { credits: Some(credits), ..KeyLimits::default() }
 }
 
 /// Every row of identity's tables as text, bytes in hex.

@@ -12,7 +12,14 @@ async fn a_signed_challenge_opens_a_session_that_says_wallet_and_account() {
         let caller = room.identity.authenticate(&bearer(session.token.reveal())).await.unwrap();
         assert_eq!(
             caller,
-            Caller { wallet: Some(room.wallet.address()), user: None, account: Some(AccountId(7)), key: None, session: true }
+            Caller {
+                wallet: Some(room.wallet.address()),
+                user: None,
+                account: Some(AccountId(7)),
+                key: None,
+                session: true,
+                authenticated_at: NOW_S
+            }
         );
     }
 }
