@@ -38,11 +38,11 @@ export const vault = parseAbi([
   "function free(uint32 account) view returns (uint64)",
 ]);
 
-/** Gives `owner` gas, and `prlx` whole PRLX. */
-export async function endow(owner: Address, prlx: bigint): Promise<void> {
+/** Gives `owner` gas, and so many credits' worth of PRLX. */
+export async function endow(owner: Address, credits: bigint): Promise<void> {
   await development.setBalance({ address: owner, value: 10n * 10n ** 18n });
-  if (prlx === 0n) return;
-  const hash = await faucet.writeContract({ address: facts.contracts.prlx, abi: token, functionName: "transfer", args: [owner, prlx * CREDITS_PER_PRLX * WEI_PER_CREDIT] });
+  if (credits === 0n) return;
+  const hash = await faucet.writeContract({ address: facts.contracts.prlx, abi: token, functionName: "transfer", args: [owner, credits * WEI_PER_CREDIT] });
   await reader.waitForTransactionReceipt({ hash });
 }
 

@@ -1,12 +1,12 @@
 /** Somebody who has deposited and signed in already, without a click, for specs that are about something else. */
 
 import type { BrowserContext } from "playwright-core";
-import { createWalletClient, parseSignature } from "viem";
+import { createWalletClient, parseSignature, parseUnits } from "viem";
 import type { Hex } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import type { PrivateKeyAccount } from "viem/accounts";
 
-import { CREDITS_PER_PRLX, WEI_PER_CREDIT, chain, chainSeconds, endow, reader, token, transport, vault } from "./chain";
+import { WEI_PER_CREDIT, chain, chainSeconds, endow, reader, token, transport, vault } from "./chain";
 import { facts } from "./facts";
 import { eventually } from "./wait";
 
@@ -29,11 +29,16 @@ const PERMIT = [
 const COOKIE = "prlx_session";
 const MONTH_SECONDS = 30 * 86_400;
 
-/** Amounts in PRLX. */
+/** Amounts in PRLX, as whole numbers or as decimals. */
 export interface Terms {
-  deposit: bigint;
-  exposure: bigint;
+  deposit: bigint | string;
+  exposure: bigint | string;
+  /** As much as the deposit, unless it is said. */
+  cap?: bigint | string;
 }
+
+const CREDIT_DIGITS = 9;
+const creditsOf = (prlx: bigint | string): bigint => parseUnits(String(prlx), CREDIT_DIGITS);
 
 export class Depositor {
   private constructor(
@@ -41,15 +46,16 @@ export class Depositor {
     private readonly token: string,
   ) {}
 
-  static async create({ deposit, exposure }: Terms = { deposit: 100n, exposure: 10n }): Promise<Depositor> {
-    const account = privateKeyToAccount(generatePrivateKey());
+  /** With `account`, somebody whose wallet is in the browser as well. */
+  static async create(terms: Terms = { deposit: 100n, exposure: 10n }, account = privateKeyToAccount(generatePrivateKey())): Promise<Depositor> {
+    const [deposit, exposure, cap] = [terms.deposit, terms.exposure, terms.cap ?? terms.deposit].map(creditsOf) as [bigint, bigint, bigint];
     await endow(account.address, deposit);
     const given = await ask<{ secret: Hex; challenge: Hex }>("POST", "/v1/session/challenge", {});
     const now = await chainSeconds();
     const authorization = {
       owner: account.address,
-      cap: deposit * CREDITS_PER_PRLX,
-      exposure: Number(exposure * CREDITS_PER_PRLX),
+      cap,
+      exposure: Number(exposure),
       validUntil: now + MONTH_SECONDS,
       challenge: given.challenge,
       nonce: 0,
@@ -64,7 +70,7 @@ export class Depositor {
       domain: { name, version: "1", chainId: facts.chainId, verifyingContract: facts.contracts.prlx },
       types: { Permit: PERMIT },
       primaryType: "Permit",
-      message: { owner: account.address, spender: facts.contracts.credits, value: deposit * CREDITS_PER_PRLX * WEI_PER_CREDIT, nonce: 0n, deadline },
+      message: { owner: account.address, spender: facts.contracts.credits, value: deposit * WEI_PER_CREDIT, nonce: 0n, deadline },
     });
     const { r, s, v } = parseSignature(permit);
     const client = createWalletClient({ account, chain, transport: transport() });
@@ -72,7 +78,7 @@ export class Depositor {
       address: facts.contracts.credits,
       abi: vault,
       functionName: "depositAndAuthorize",
-      args: [deposit * CREDITS_PER_PRLX, deadline, Number(v), r, s, authorization, signature],
+      args: [deposit, deadline, Number(v), r, s, authorization, signature],
     });
     const receipt = await reader.waitForTransactionReceipt({ hash });
     if (receipt.status !== "success") throw new Error(`the deposit of ${account.address} was reverted in ${hash}`);
@@ -94,8 +100,8 @@ export class Depositor {
   }
 
   /** Receipts that the meter has of this account, the newest first. */
-  async receipts(): Promise<{ id: string; state: string }[]> {
-    return (await this.ask<{ data: { id: string; state: string }[] }>("GET", "/v1/receipts")).data;
+  async receipts(): Promise<{ id: string; state: string; cost_credits: number }[]> {
+    return (await this.ask<{ data: { id: string; state: string; cost_credits: number }[] }>("GET", "/v1/receipts")).data;
   }
 
   ask<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -26,6 +26,8 @@ export interface Facts {
   faucet: `0x${string}`;
   model: string;
   modelRate: number;
+  /** A second model, dearer, served by the first node alone. */
+  twin: { id: string; rate: number };
   exitDelaySeconds: number;
   nodes: NodeFacts[];
   browser: string;

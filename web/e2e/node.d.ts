@@ -7,6 +7,7 @@ declare const process: {
 
 declare class Buffer extends Uint8Array {
   static concat(parts: Uint8Array[]): Buffer;
+  static from(text: string): Buffer;
   toString(encoding?: "utf8" | "base64"): string;
 }
 

@@ -1,13 +1,15 @@
-/** Nodes that die, and nobody there to answer (they are cut off for real and come back at the end). */
+/** Nodes that fall silent or die, and nobody there to answer (they are cut off for real and come back at the end). */
 
-import type { Browser } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { launch, openWindow, visit } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, limitAnswers, send } from "./flows";
-import { fallback, kill, registered, revive } from "./nodes";
+import { fallback, freeze, kill, registered, revive, thaw } from "./nodes";
+import type { NodeFacts } from "./facts";
+import { visiting } from "./visits";
 import { eventually } from "./wait";
 
 const LONG = "Write a long story about a lighthouse keeper, with many chapters.";
@@ -28,6 +30,77 @@ interface Pool {
   fallback_nodes_online: number;
 }
 const pool = () => depositor.ask<Pool>("GET", "/v1/pool");
+
+const modelButton = (page: Page, model: string) => page.getByRole("button", { name: new RegExp(`^${model}`) });
+
+async function choose(page: Page, model: string): Promise<void> {
+  await modelButton(page, facts.model).first().click();
+  await page.getByRole("dialog", { name: "Choose a model" }).getByRole("button", { name: model }).click();
+}
+
+/** The node that alone serves the second model. */
+function first(): NodeFacts {
+  const [node] = registered;
+  if (!node) throw new Error("the network has no registered node");
+  return node;
+}
+
+test("a node that stops reporting is greyed and not dropped, and picker and composer say what that means", () =>
+  visiting(browser, depositor, async ({ page, context }) => {
+    const console = await context.newPage();
+    await visit(console, "#/pool");
+    const card = console.getByRole("article").filter({ has: console.getByTitle(first().address) });
+    await card.getByText("Idle", { exact: true }).waitFor();
+    await choose(page, facts.twin.id);
+    const dialog = page.getByRole("dialog", { name: "Choose a model" });
+    const late = "1 not heard for 15 seconds: an answer from there may begin late";
+    freeze(first());
+    try {
+      await card.getByText("Stale", { exact: true }).waitFor();
+      expect(await console.getByRole("article").count()).toBe(facts.nodes.length);
+      expect(await card.evaluate((element) => getComputedStyle(element).filter)).toBe("grayscale(1)");
+      await modelButton(page, facts.twin.id).click();
+      await dialog.getByRole("button", { name: facts.twin.id }).getByText(late).waitFor();
+      expect(await dialog.getByRole("button", { name: facts.model }).innerText()).toContain(`2 nodes online\n${late}`);
+      await page.getByText(`No node of ${facts.twin.id} was heard for 15 seconds. An answer may begin late; nothing is charged before it does.`).waitFor();
+    } finally {
+      thaw(first());
+    }
+    await card.getByText("Idle", { exact: true }).waitFor();
+    await page.keyboard.press("Escape");
+    await modelButton(page, facts.twin.id).click();
+    await dialog.getByText(late).first().waitFor({ state: "detached" });
+    await page.getByText("was heard for 15 seconds").waitFor({ state: "detached" });
+  }));
+
+test("where nobody serves one model the message waits, or goes to another one at its price", () =>
+  visiting(browser, depositor, async ({ page }) => {
+    await choose(page, facts.twin.id);
+    kill(first());
+    try {
+      await eventually("the meter to see that nobody serves the second model", async () => {
+        const { nodes_online } = await depositor.ask<{ nodes_online: number }>("GET", `/v1/models/${facts.twin.id}`);
+        return nodes_online === 0;
+      });
+      await send(page, "Is anybody there?");
+      const notice = page.getByRole("alert").filter({ hasText: `0 nodes serve ${facts.twin.id}. Nothing is charged.` });
+      await notice.waitFor();
+      expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("Is anybody there?");
+      const other = `Use ${facts.model}, 1 node, ${facts.modelRate / 1e9} PRLX per 1M tokens`;
+      // Who is there is asked again at a refusal.
+      await notice.getByRole("button", { name: other }).waitFor();
+      expect(await notice.getByRole("button").allInnerTexts()).toEqual(["Wait for a node, no charge", other, "Dismiss"]);
+      const before = (await depositor.receipts()).length;
+      await notice.getByRole("button", { name: other }).click();
+      await answered(page, facts.model);
+      expect(await answers(page, facts.model).count()).toBe(1);
+      expect((await depositor.receipts()).length).toBe(before + 1);
+      await modelButton(page, facts.model).click();
+      expect(await page.getByRole("dialog").getByRole("button", { name: facts.twin.id }).innerText()).toContain("no node is online");
+    } finally {
+      await revive(first());
+    }
+  }));
 
 test("where a node dies in the middle another goes on, once, and both are named, charged and signed", async () => {
   const { context, page, misdeeds } = await openWindow(browser);

@@ -10,7 +10,7 @@ import type { Hex } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import type { PrivateKeyAccount } from "viem/accounts";
 
-import { chain, endow, reader, transport } from "./chain";
+import { CREDITS_PER_PRLX, chain, endow, reader, transport } from "./chain";
 import { facts } from "./facts";
 
 /** What the person at the wallet does when it asks. */
@@ -55,7 +55,7 @@ export class TestWallet {
   /** A wallet of new accounts, each with gas and `prlx` PRLX. */
   static async create(prlx = 100n, count = 2): Promise<TestWallet> {
     const wallet = new TestWallet(count);
-    for (const account of wallet.accounts) await endow(account.address, prlx);
+    for (const account of wallet.accounts) await endow(account.address, prlx * CREDITS_PER_PRLX);
     return wallet;
   }
 

@@ -33,6 +33,8 @@ class Scene {
   allowance = 0n;
   /** Whether the meter's ledger has seen the chain yet. */
   counted = true;
+  /** Of an authorization that the ledger has already; null for none. */
+  nextNonce: number | null = null;
 
   #answer(fn: AbiFunction, result: unknown): Hex {
     return encodeFunctionResult({ abi: [fn], functionName: fn.name, result } as Parameters<typeof encodeFunctionResult>[0]);
@@ -89,7 +91,7 @@ class Scene {
       "/v1/deployment": () => deployment,
       "/v1/session/challenge": () => ({ secret: `0x${"77".repeat(32)}`, challenge: `0x${"66".repeat(32)}`, expires_at: 1 }),
       "/v1/session": () => ({ user: null, wallet: OWNER, account: null, passkeys: 0, expires_at: 1, session_token: "prls_x" }),
-      "/v1/credits": () => ({ account: 1, deposited_credits: 0, pending_credits: 0, authorization: { live: this.counted && this.sent.some(({ name }) => name === "depositAndAuthorize"), exposure_credits: 1, room_credits: 1 } }),
+      "/v1/credits": () => ({ account: 1, deposited_credits: 0, pending_credits: 0, authorization: { live: this.nextNonce !== null || (this.counted && this.sent.some(({ name }) => name === "depositAndAuthorize")), next_nonce: this.nextNonce ?? 1, exposure_credits: 1, room_credits: 1 } }),
     };
     const body = bodies[path];
     return Promise.resolve(body ? new Response(JSON.stringify(body()), { status: init?.method === "POST" ? 201 : 200 }) : new Response("{}", { status: 404 }));
@@ -172,6 +174,17 @@ describe("a deposit", () => {
     await ended(flow.run(5n * CREDITS, TERMS));
     expect(flow.stage).toMatchObject({ at: "failed", text: expect.stringMatching(/changed its account/) });
     expect(scene.sent).toEqual([]);
+  });
+
+  it("of nothing, which renews the authorization, is over when the meter knows the new one and not just the old one", async () => {
+    scene.nextNonce = 0;
+    const run = flow.run(0n, TERMS);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(flow.stage).toMatchObject({ at: "sent", confirmations: 1n });
+    scene.nextNonce = 1;
+    await ended(run);
+    expect(flow.stage).toEqual({ at: "credited", amount: 0n });
+    expect(scene.sent.map(({ name }) => name)).toEqual(["authorize"]);
   });
 
   it("is found again after a reload", async () => {

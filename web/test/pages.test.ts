@@ -17,6 +17,8 @@ describe("usage", () => {
     expect(sumsBy(rows, "day").map(({ name, cost }) => [name, cost])).toEqual([["2026-11-02", 100n], ["2026-11-01", 61n]]);
     expect(sumsBy(rows, "model").map(({ name, cost }) => [name, cost])).toEqual([["m", 160n], ["n", 1n]]);
     expect(sumsBy(rows, "key").map(({ name, requests }) => [name, requests])).toEqual([["bot", 1n], ["This page", 2n]]);
+    const namesakes = readUsage({ data: [row({ key_id: "k1", key_name: "bot" }), row({ key_id: "k2", key_name: "bot" }), row({ key_id: "k3", key_name: "This page" }), row()] });
+    expect(sumsBy(namesakes, "key").map(({ name, requests }) => [name, requests])).toEqual([["bot", 1n], ["bot", 1n], ["This page", 1n], ["This page", 1n]]);
     expect(totalOf(rows)).toMatchObject({ cost: 161n, promptTokens: 30n, completionTokens: 15n, requests: 3n });
   });
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { type Conversation, DEFAULT_OPTIONS, type Message, newAnswer } from "../src/chat/model";
-import { type Bundle, exportable, fromJson, ImportError, importWrites, toJson, toMarkdown } from "../src/chat/transfer";
+import { type Bundle, exportable, fromJson, ImportError, importWrites, type Known, toJson, toMarkdown } from "../src/chat/transfer";
 
 const conversation: Conversation = {
   id: "c1", title: "A title", named: true, pinned: false, createdAt: 1, updatedAt: 5, model: "m", options: { ...DEFAULT_OPTIONS, system: "Be kind" }, leafId: "a1", deletedAt: null,
@@ -23,6 +23,7 @@ interface Parsed {
   conversations: { conversation: { title: unknown; options: object }; messages: { role: unknown; text: unknown; answer: object }[]; evidence: object[] }[];
 }
 const file = () => JSON.parse(toJson([bundle], "2026-01-01T00:00:00Z")) as Parsed;
+const knowing = (known: Partial<Known> = {}): Known => ({ conversations: new Map(), messages: new Set(), evidence: new Set(), ...known });
 const ids = () => {
   let next = 0;
   return () => `new${(next += 1)}`;
@@ -32,7 +33,7 @@ test("what is exported is imported as it was, receipts in the file", () => {
   const text = toJson([bundle], "2026-01-01T00:00:00Z");
   expect((JSON.parse(text) as { conversations: Bundle[] }).conversations[0]?.receipts).toEqual({ "0x01": { id: "0x01" } });
   expect(fromJson(text)).toEqual([bundle]);
-  const writes = importWrites(fromJson(text), new Map(), new Set(), ids());
+  const writes = importWrites(fromJson(text), knowing(), ids());
   expect(writes).toEqual([
     { store: "conversations", put: conversation },
     ...messages.map((put) => ({ store: "messages", put })),
@@ -42,10 +43,10 @@ test("what is exported is imported as it was, receipts in the file", () => {
 });
 
 test("the same conversation is not added twice, a changed one is added beside it, and evidence is never replaced", () => {
-  const known = new Map([["c1", conversation]]);
-  expect(importWrites(fromJson(toJson([bundle], "")), known, new Set(), ids())).toEqual([]);
+  const conversations = new Map([["c1", conversation]]);
+  expect(importWrites(fromJson(toJson([bundle], "")), knowing({ conversations }), ids())).toEqual([]);
   const changed = { ...bundle, conversation: { ...conversation, updatedAt: 6 } };
-  const writes = importWrites([changed], known, new Set(["0x01"]), ids());
+  const writes = importWrites([changed], knowing({ conversations, messages: new Set(["q1", "a1", "a2"]), evidence: new Set(["0x01"]) }), ids());
   expect(writes).toMatchObject([
     { store: "conversations", put: { id: "new4", leafId: "new2" } },
     { store: "messages", put: { id: "new1", conversationId: "new4", parentId: null } },
@@ -54,6 +55,16 @@ test("the same conversation is not added twice, a changed one is added beside it
     { store: "receipts", put: { receiptId: "0x01" } },
   ]);
   expect(writes.length).toBe(5);
+});
+
+test("a file that names somebody else's messages as its own overwrites none of them, nor its own", () => {
+  const posing = { ...bundle, conversation: { ...conversation, id: "c2" } };
+  const puts = (known: Known, given: readonly Bundle[]) =>
+    importWrites(given, known, ids()).flatMap((write) => (write.store === "messages" && "put" in write ? [`${write.put.conversationId}/${write.put.id} after ${write.put.parentId}`] : []));
+  const apart = ["new4/new1 after null", "new4/new2 after new1", "new4/new3 after new1"];
+  expect(puts(knowing({ messages: new Set(["a2"]) }), [posing])).toEqual(apart);
+  expect(puts(knowing(), [bundle, posing])).toEqual(["c1/q1 after null", "c1/a1 after q1", "c1/a2 after q1", ...apart]);
+  expect(puts(knowing(), [bundle, { ...bundle, conversation: { ...conversation, updatedAt: 6 } }]).slice(3)).toEqual(apart);
 });
 
 test("Markdown holds the open branch as it was written", () => {

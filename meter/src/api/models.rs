@@ -24,9 +24,11 @@ pub(super) async fn one(State(state): State<ApiState>, headers: HeaderMap, Path(
 
 fn describe(state: &ApiState, model: &Model) -> Value {
     let rooms = state.serving.rooms();
-    let rate = model.rate_at(rooms.clock.now_s());
-    let (fallback, network): (Vec<_>, Vec<_>) =
-        rooms.fleet.nodes().into_iter().filter(|node| node.serves(&model.id, 1)).partition(|node| node.facts.fallback);
+    let now_s = rooms.clock.now_s();
+    let rate = model.rate_at(now_s);
+    let online: Vec<_> = rooms.fleet.nodes().into_iter().filter(|node| node.serves(&model.id, 1)).collect();
+    let stale_count = online.iter().filter(|node| node.is_stale(now_s)).count();
+    let (fallback, network): (Vec<_>, Vec<_>) = online.into_iter().partition(|node| node.facts.fallback);
     let medians = rooms.speeds.medians(&model.id);
     json!({
         "id": model.id, "object": "model", "created": 0, "owned_by": "parallelix",
@@ -37,6 +39,6 @@ fn describe(state: &ApiState, model: &Model) -> Value {
         "quantization": model.quantization(),
         "answer_tokens_per_s_median": medians.tokens_per_s, "first_token_ms_median": medians.first_token_ms,
         "queue": rooms.dispatcher.waiting_for(&model.id),
-        "nodes_online": network.len(), "fallback_nodes_online": fallback.len(),
+        "nodes_online": network.len(), "fallback_nodes_online": fallback.len(), "stale_nodes": stale_count,
     })
 }

@@ -17,8 +17,6 @@ use super::error::ApiError;
 use super::{ApiState, sse};
 use crate::serving::fleet::{Node, NodeLoad};
 
-/// A node whose last status is older shows as stale, seconds: seven heartbeats of the default.
-const STALE_S: u64 = 15;
 /// Between two looks at the pool, for all readers together.
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks without a change until a comment says that the stream lives.
@@ -137,7 +135,7 @@ fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
         "operator": facts.operator,
         "fallback": facts.fallback,
         "models": models,
-        "stale": now_s.saturating_sub(load.status_at.unwrap_or(facts.linked_at)) > STALE_S,
+        "stale": node.is_stale(now_s),
         "last_status_at": load.status_at,
         "version": declared(&facts.version),
         "device": declared(&facts.device),

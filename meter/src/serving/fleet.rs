@@ -25,6 +25,9 @@ use crate::ledger::Quarantine;
 /// Frames that wait for a slow link; a node that lets so many pile up gets no more.
 pub const OUTGOING_MAX: usize = 256;
 
+/// A node whose last status is older is stale, seconds: seven heartbeats of the default.
+pub const STALE_S: u64 = 15;
+
 /// What a job hears from its node.
 #[derive(Debug)]
 pub enum NodeEvent {
@@ -283,6 +286,12 @@ impl Node {
             measured_tokens_per_s: (speed_milli > 0).then_some(speed_milli as f64 / 1_000.0),
             served: self.served.load(Ordering::Acquire),
         }
+    }
+
+    /// Whether it stopped reporting, while its link is still open.
+    pub fn is_stale(&self, now_s: u64) -> bool {
+        let reported_at = self.status_at.load(Ordering::Acquire).max(self.facts.linked_at);
+        now_s.saturating_sub(reported_at) > STALE_S
     }
 
     /// Takes a status report.

@@ -95,7 +95,7 @@ async fn models_and_pool_show_who_is_online() {
         (&models["object"], &models["data"][0]["id"], &models["data"][0]["nodes_online"]),
         (&json!("list"), &json!(MODEL), &json!(1))
     );
-    assert_eq!(models["data"][0]["prlx_per_million_tokens"], "0.001");
+    assert_eq!((&models["data"][0]["prlx_per_million_tokens"], &models["data"][0]["stale_nodes"]), (&json!("0.001"), &json!(0)));
     let (status, model) = answered(network.get(&format!("/v1/models/{MODEL}"))).await;
     assert_eq!((status, &model["id"]), (StatusCode::OK, &json!(MODEL)));
 

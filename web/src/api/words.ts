@@ -4,7 +4,7 @@ import { prlx } from "../money/amounts";
 import type { ApiError } from "./error";
 
 /** What the page offers beside the words. */
-export type Remedy = "deposit" | "authorize" | "sign-in" | "shorten" | "retry" | "other-model" | "none";
+export type Remedy = "deposit" | "authorize" | "settle" | "key" | "sign-in" | "retry" | "other-model" | "none";
 
 export interface Words {
   readonly title: string;
@@ -25,8 +25,7 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
   expired_session: ["Your session is over", "Your message is still here. Sign in again to go on.", "sign-in"],
   session_required: ["A sign-in is needed here", "An API key can't do this. Sign in with a passkey or a wallet.", "sign-in"],
   reauthentication_required: ["Nothing was changed", "This wants you to prove yourself once more. Try again, with your passkey or wallet.", "sign-in"],
-  wallet_required: ["This account has no wallet yet", "Answers are paid from a wallet's deposit. Link a wallet, then send again.", "sign-in"],
-  no_wallet: ["This account has no wallet yet", "Answers are paid from a wallet's deposit. Link a wallet, then send again.", "sign-in"],
+  wallet_required: ["This account has no wallet yet", "Answers are paid from a wallet's deposit. Depositing links the wallet on the way.", "deposit"],
   invalid_api_key: ["This API key is not known here", "Paste another key, or sign in.", "sign-in"],
   malformed_api_key: ["This API key is incomplete", "Copy the whole key and paste it again.", "sign-in"],
   malformed_authorization: ["This API key is incomplete", "Copy the whole key and paste it again.", "sign-in"],
@@ -36,17 +35,17 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
   cross_site: ["Refused for safety", "This call seems to come from another site. Open this page directly and try again.", "none"],
   insufficient_credits: ["Not enough credits", (error) => `${cap(short(error))} is available. Deposit more, or allow a shorter answer.`, "deposit"],
   exposure_exceeded: [
-    "Too much is waiting to be settled",
-    (error) => `${cap(short(error))} can still be used before the next settlement. Wait for it, or allow a shorter answer.`,
-    "shorten",
+    "Your unsettled limit leaves too little",
+    (error) => `${cap(short(error))} can be used before the next settlement. Wait for it, allow a shorter answer, or sign a higher limit.`,
+    "settle",
   ],
   cap_exceeded: [
-    "Your spending limit is used up",
+    "Your spending limit leaves too little",
     (error) => `${cap(short(error))} is left of what you signed for. Sign a new limit, or allow a shorter answer.`,
     "authorize",
   ],
   authorization_required: ["You have not set a spending limit", "Sign one with your wallet. It moves no money and you can revoke it at any time.", "authorize"],
-  key_limit: ["This API key's own limit is reached", (error) => `${cap(short(error))} is left of the key's limit. Use another key, or allow a shorter answer.`, "shorten"],
+  key_limit: ["This API key's own limit leaves too little", (error) => `${cap(short(error))} is left of the key's limit. Use another key, or allow a shorter answer.`, "key"],
   model_not_found: ["This model is not served here", "Choose another model.", "other-model"],
   context_length_exceeded: ["Too long for this model", (error) => `${error.message}. Shorten the conversation or choose a model with a longer context.`, "other-model"],
   no_node: ["No node is online for this model", "Nothing is charged. Wait for one, or use another model.", "other-model"],

@@ -1,8 +1,8 @@
 // What one part of the page asks of another without importing it: the chat opens the deposit, the wallet tells that money arrived.
 
 export interface PageEvents {
-  /** Open the deposit in place. `needed` is what would be enough, in credits, when it is known. */
-  "deposit-wanted": { needed: bigint | null; available: bigint | null };
+  /** Open the deposit in place. `needed` is what would be enough, in credits, when it is known; `renews` when a new authorization is what is missing, not money. */
+  "deposit-wanted": { needed: bigint | null; renews?: boolean };
   /** Credits arrived or an authorization was signed: what waited for money may go on. */
   "credits-changed": undefined;
   /** Somebody must sign in or link a wallet before this can go on. */

@@ -198,6 +198,8 @@ class Chat {
     this.#giveBack(conversation.id, draft);
     if (refused.code !== "stopped_before_sent") this.refusal = { error: refused, retry };
     if (refused.status === 401) void session.refresh();
+    // What is offered instead must be there, not have been there some seconds ago.
+    if (refused.code === "no_node") void models.refresh();
   }
 
   #show(message: Message, now: boolean): void {

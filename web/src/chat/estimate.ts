@@ -6,7 +6,9 @@ import type { Message } from "./model";
 // English has about four bytes a token, other scripts fewer; three errs on the dear side.
 const BYTES_PER_TOKEN = 3;
 const TEMPLATE_TOKENS_PER_MESSAGE = 8;
-const TEMPLATE_TOKENS = 16;
+// Templates begin with words of their own: who the model is, the date. with SmolLM2's, a question of 31 characters
+// has 37 tokens. A length that is offered as fitting must be taken.
+const TEMPLATE_TOKENS = 48;
 
 const encoder = new TextEncoder();
 

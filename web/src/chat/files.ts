@@ -49,9 +49,12 @@ export async function importFile(file: File): Promise<void> {
   try {
     if (file.size > FILE_BYTES_MAX) throw new ImportError(`the file has ${file.size} bytes, more than ${FILE_BYTES_MAX}`);
     const bundles = fromJson(await file.text());
-    const known = new Map((await database.all("conversations")).map((one) => [one.id, one]));
-    const evidence = new Set((await database.all("evidence")).map(({ receiptId }) => receiptId));
-    const writes = importWrites(bundles, known, evidence, newId);
+    const known = {
+      conversations: new Map((await database.all("conversations")).map((one) => [one.id, one])),
+      messages: new Set((await database.all("messages")).map(({ id }) => id)),
+      evidence: new Set((await database.all("evidence")).map(({ receiptId }) => receiptId)),
+    };
+    const writes = importWrites(bundles, known, newId);
     await chat.chats.add(writes);
     const added = writes.filter(({ store }) => store === "conversations").length;
     toasts.show(added === 0 ? "Everything in this file is here already." : `${added} ${added === 1 ? "conversation" : "conversations"} added.`, { kind: "good" });

@@ -11,6 +11,8 @@ export interface Model {
   readonly quantization: string | null;
   readonly nodesOnline: number;
   readonly fallbackNodesOnline: number;
+  /** Of these, the ones that stopped reporting: an answer may go to one of them and begin late. */
+  readonly staleNodes: number;
   /** Medians over the last answers, measured by the meter; null when there were none. */
   readonly tokensPerS: number | null;
   readonly firstTokenMs: number | null;
@@ -37,6 +39,7 @@ export function modelFrom(entry: Json): Model | null {
         quantization: text(entry.quantization),
         nodesOnline: number(entry.nodes_online) ?? 0,
         fallbackNodesOnline: number(entry.fallback_nodes_online) ?? 0,
+        staleNodes: number(entry.stale_nodes) ?? 0,
         tokensPerS: number(entry.answer_tokens_per_s_median),
         firstTokenMs: number(entry.first_token_ms_median),
         queued: number(entry.queue),
@@ -45,6 +48,9 @@ export function modelFrom(entry: Json): Model | null {
 
 /** Whether somebody can answer now: a node of the network, or the project's own hardware. */
 export const isServed = (model: Model): boolean => model.nodesOnline + model.fallbackNodesOnline > 0;
+
+/** Whether those who could answer have all stopped reporting. */
+export const isSilent = (model: Model): boolean => isServed(model) && model.staleNodes >= model.nodesOnline + model.fallbackNodesOnline;
 
 export type Order = "price" | "speed";
 

@@ -208,17 +208,29 @@ export function fromJson(text: string): Bundle[] {
   });
 }
 
+/** What this browser has already, of which a file may take nothing away. */
+export interface Known {
+  readonly conversations: ReadonlyMap<string, Conversation>;
+  /** Ids. */
+  readonly messages: ReadonlySet<string>;
+  /** Receipt ids. */
+  readonly evidence: ReadonlySet<string>;
+}
+
 /**
- * The writes that add what a file holds. A conversation that is here already is added beside it under new ids, unless it is the same.
- * Evidence is only added where there is none: a file must not replace what this browser saw itself.
+ * The writes that add what a file holds. A conversation that is here already, or one of whose messages is, is added beside it under new ids, unless it
+ * is the same: a file whose ids are somebody else's must not overwrite theirs, of this browser or of the same file. Evidence is only added where there is none: a file must not replace what this browser saw itself.
  */
-export function importWrites(bundles: readonly Bundle[], known: ReadonlyMap<string, Conversation>, knownEvidence: ReadonlySet<string>, newId: () => string): Write[] {
+export function importWrites(bundles: readonly Bundle[], known: Known, newId: () => string): Write[] {
+  const taken = { conversations: new Set(known.conversations.keys()), messages: new Set(known.messages) };
   return bundles.flatMap(({ conversation, messages, evidence, receipts }) => {
-    const here = known.get(conversation.id);
-    if (here && here.updatedAt === conversation.updatedAt) return [];
-    const renamed = new Map(here ? messages.map(({ id }) => [id, newId()]) : []);
+    if (known.conversations.get(conversation.id)?.updatedAt === conversation.updatedAt) return [];
+    const clashes = taken.conversations.has(conversation.id) || messages.some(({ id }) => taken.messages.has(id));
+    const renamed = new Map(clashes ? messages.map(({ id }) => [id, newId()]) : []);
     const idOf = (id: string) => renamed.get(id) ?? id;
-    const conversationId = here ? newId() : conversation.id;
+    const conversationId = clashes ? newId() : conversation.id;
+    taken.conversations.add(conversationId);
+    for (const { id } of messages) taken.messages.add(idOf(id));
     const ids = new Set(messages.map(({ id }) => id));
     const leafId = conversation.leafId !== null && ids.has(conversation.leafId) ? idOf(conversation.leafId) : (messages.at(-1)?.id ?? null);
     return [
@@ -227,7 +239,7 @@ export function importWrites(bundles: readonly Bundle[], known: ReadonlyMap<stri
         store: "messages" as const,
         put: { ...message, id: idOf(message.id), conversationId, parentId: message.parentId === null ? null : idOf(message.parentId) },
       })),
-      ...evidence.filter(({ receiptId }) => !knownEvidence.has(receiptId)).map((one) => ({ store: "evidence" as const, put: one })),
+      ...evidence.filter(({ receiptId }) => !known.evidence.has(receiptId)).map((one) => ({ store: "evidence" as const, put: one })),
       ...Object.entries(receipts).map(([receiptId, receipt]) => ({ store: "receipts" as const, put: { receiptId, receipt } })),
     ];
   });

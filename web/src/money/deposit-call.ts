@@ -1,5 +1,6 @@
 // The one call that deposits, in each of its forms; and whether the meter has seen it.
 
+import { decodeFunctionData } from "viem/utils";
 import { call } from "../api/client";
 import { vault } from "../wallet/abi";
 import { callData } from "../wallet/chain";
@@ -38,11 +39,23 @@ export async function isCredited(pending: PendingDeposit, fate: Extract<Fate, { 
   try {
     const reply = await call<Record<string, unknown>>("GET", "/v1/credits");
     if (pending.amount === 0n || fate.netDeposited === null) {
-      const authorization = reply["authorization"] as { live?: unknown } | null | undefined;
-      return authorization?.live === true && (creditsOrNull(reply["pending_credits"]) ?? 0n) === 0n;
+      const authorization = reply["authorization"] as { live?: unknown; next_nonce?: unknown } | null | undefined;
+      // The one before may be live as well: only its nonce tells that the meter knows the new one.
+      const isKnown = Number(authorization?.next_nonce ?? 0) > (nonceOf(pending.data) ?? -1);
+      return authorization?.live === true && isKnown && (creditsOrNull(reply["pending_credits"]) ?? 0n) === 0n;
     }
     return (creditsOrNull(reply["deposited_credits"]) ?? 0n) >= fate.netDeposited;
   } catch {
     return false;
+  }
+}
+
+/** Nonce of the authorization that a call of `authorize` carries; null for any other call. */
+function nonceOf(data: Hex): number | null {
+  try {
+    const [authorization] = decodeFunctionData({ abi: [vault.authorize], data }).args as unknown as [{ nonce: number }];
+    return authorization.nonce;
+  } catch {
+    return null;
   }
 }

@@ -8,6 +8,8 @@ export interface UsageRow {
   readonly model: string;
   /** Name of the key; null for the page itself. */
   readonly key: string | null;
+  /** Two keys may have one name. */
+  readonly keyId: string | null;
   readonly requests: bigint;
   readonly promptTokens: bigint;
   readonly completionTokens: bigint;
@@ -18,6 +20,8 @@ export interface UsageRow {
 export type Grouping = "day" | "model" | "key";
 
 export interface UsageSum {
+  /** What it is the sum of: a day, a model, a key's id. */
+  readonly id: string;
   readonly name: string;
   readonly requests: bigint;
   readonly promptTokens: bigint;
@@ -38,6 +42,7 @@ export function readUsage(reply: unknown): UsageRow[] {
     day: String(row["day"]).slice(0, 10),
     model: String(row["model"]).slice(0, 200),
     key: typeof row["key_name"] === "string" ? row["key_name"] : typeof row["key_id"] === "string" ? row["key_id"] : null,
+    keyId: typeof row["key_id"] === "string" ? row["key_id"] : null,
     requests: creditsFrom(row["requests"]),
     promptTokens: creditsFrom(row["prompt_tokens"]),
     completionTokens: creditsFrom(row["completion_tokens"]),
@@ -52,8 +57,8 @@ export function sumsBy(rows: readonly UsageRow[], grouping: Grouping): UsageSum[
   const sums = new Map<string, UsageSum>();
   for (const row of rows) {
     const name = grouping === "key" ? (row.key ?? WITHOUT_KEY) : row[grouping];
-    const sum = sums.get(name) ?? { name, ...EMPTY };
-    sums.set(name, add(sum, row));
+    const id = grouping === "key" ? (row.keyId ?? "") : name;
+    sums.set(id, add(sums.get(id) ?? { id, name, ...EMPTY }, row));
   }
   const byCost = (a: UsageSum, b: UsageSum): number => (a.cost === b.cost ? a.name.localeCompare(b.name) : a.cost > b.cost ? -1 : 1);
   return [...sums.values()].sort(grouping === "day" ? (a, b) => b.name.localeCompare(a.name) : byCost);
@@ -61,6 +66,7 @@ export function sumsBy(rows: readonly UsageRow[], grouping: Grouping): UsageSum[
 
 function add(sum: UsageSum, row: UsageRow): UsageSum {
   return {
+    id: sum.id,
     name: sum.name,
     requests: sum.requests + row.requests,
     promptTokens: sum.promptTokens + row.promptTokens,
@@ -69,7 +75,7 @@ function add(sum: UsageSum, row: UsageRow): UsageSum {
   };
 }
 
-export const totalOf = (rows: readonly UsageRow[]): UsageSum => rows.reduce<UsageSum>(add, { name: "Total", ...EMPTY });
+export const totalOf = (rows: readonly UsageRow[]): UsageSum => rows.reduce<UsageSum>(add, { id: "", name: "Total", ...EMPTY });
 
 /** Every day of a range, so that days without usage are seen as such. */
 export function daysBetween(from: string, to: string): string[] {

@@ -72,12 +72,7 @@ password_file = {password_file}
 keepers = [{keepers}]
 fallback_operators = [{fallback}]
 
-[[models]]
-id = "{MODEL_ID}"
-folder = {model}
-context_tokens = {CONTEXT_TOKENS}
-rates = [{{ credits_per_million_tokens = {rate} }}]
-
+{models}
 [demo]
 file = {demo}
 
@@ -94,12 +89,28 @@ rate_bps = {audit_rate_bps}
             password_file = path(&settler.password_file),
             keepers = keepers.join(", "),
             fallback = fallback.join(", "),
-            model = path(self.model),
-            rate = self.plan.model_rate,
+            models = self.models(),
             demo = path(&demo::file(&self.plan.dir)),
             audit_rate_bps = self.plan.audit_rate_bps,
         );
         write(&folder.join("meter.toml"), &text)
+    }
+
+    /// The meter's `[[models]]` tables.
+    fn models(&self) -> String {
+        let twin = self.plan.twin.map(|twin| (twin.id, twin.rate));
+        let tables = std::iter::once((MODEL_ID, self.plan.model_rate)).chain(twin).map(|(id, rate)| {
+            format!(
+                r#"[[models]]
+id = "{id}"
+folder = {folder}
+context_tokens = {CONTEXT_TOKENS}
+rates = [{{ credits_per_million_tokens = {rate} }}]
+"#,
+                folder = path(self.model),
+            )
+        });
+        tables.collect::<Vec<_>>().join("\n")
     }
 
     /// Writes `keeper.toml`.

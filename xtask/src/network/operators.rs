@@ -57,12 +57,14 @@ pub fn ready(
     let names = (1..=facts.plan.nodes).map(|number| (format!("node-{number}"), false));
     let names = names.chain(facts.plan.fallback.then(|| ("fallback".to_owned(), true)));
     let mut operators = Vec::new();
-    for ((name, fallback), admin) in names.zip(&facts.ports.nodes) {
+    for (index, ((name, fallback), admin)) in names.zip(&facts.ports.nodes).enumerate() {
         let folder = facts.plan.dir.join(&name);
         let owner = keys::ready(&parts.binaries.gpu_node, &folder, "owner", stop)?;
         let node = keys::ready(&parts.binaries.gpu_node, &folder, "node", stop)?;
         let mut operator = Operator { config: folder.join("gpu-node.toml"), name, id: 0, owner, node, fallback };
-        write_config(facts, &operator, *admin)?;
+        let twin = facts.plan.twin.filter(|_| index == 0);
+        let models: Vec<&str> = std::iter::once(MODEL_ID).chain(twin.map(|twin| twin.id)).collect();
+        write_config(facts, &operator, *admin, &models)?;
         operator.id = operator_of(chain, deployment, &operator)?;
         if operator.id == 0 {
             chain.set_balance(&operator.owner.address, 10)?;
@@ -86,7 +88,8 @@ fn operator_of(chain: &Chain, deployment: &Deployment, operator: &Operator) -> R
     known.first().and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).context("operatorOfNode returned no operator id")
 }
 
-fn write_config(facts: &Facts<'_>, operator: &Operator, admin: u16) -> Result<()> {
+fn write_config(facts: &Facts<'_>, operator: &Operator, admin: u16, models: &[&str]) -> Result<()> {
+    let tables = models.iter().map(|id| format!("[[models]]\nid = \"{id}\"\npath = {}\n", path(facts.model)));
     let text = format!(
         r#"meters = [{meter}]
 keystore = {node}
@@ -95,10 +98,7 @@ state_dir = {state}
 admin_listen = "127.0.0.1:{admin}"
 drain_s = 20
 
-[[models]]
-id = "{MODEL_ID}"
-path = {model}
-
+{models}
 [engine]
 threads = {threads}
 
@@ -110,7 +110,7 @@ deployment = {deployment}
         node = path(&operator.node.keystore),
         node_password = path(&operator.node.password_file),
         state = path(&facts.plan.dir.join(&operator.name).join("state")),
-        model = path(facts.model),
+        models = tables.collect::<Vec<_>>().join("\n"),
         threads = facts.plan.node_threads,
         rpc_url = quoted(&facts.rpc_url()),
         deployment = path(&facts.plan.deployment_file()),

@@ -37,6 +37,15 @@ pub struct Pace {
     pub keeper_period_ms: u64,
 }
 
+/// The model once more, under another name and at another price, served by the first operator alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Twin {
+    /// Its name in the API.
+    pub id: &'static str,
+    /// Credits for a million tokens.
+    pub rate: u64,
+}
+
 /// What to bring up.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -54,6 +63,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Credits for a million tokens.
     pub model_rate: u64,
+    /// For tests that need a choice between models.
+    pub twin: Option<Twin>,
     /// Project fee, basis points.
     pub fee_bps: u16,
     /// Share of answers that the fallback node computes again, basis points.
@@ -82,6 +93,7 @@ impl Plan {
                 keeper_period_ms: 1_000,
             },
             model_rate: 4_000_000_000,
+            twin: None,
             fee_bps: 500,
             audit_rate_bps: 200,
             well_known_ports: true,

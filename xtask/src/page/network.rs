@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use crate::model::MODEL_ID;
 use crate::network::demo;
 use crate::network::depositor::Terms;
-use crate::network::plan::{Pace, Plan};
+use crate::network::plan::{Pace, Plan, Twin};
 use crate::network::{Network, Parts};
 use crate::stop::Stop;
 use crate::workspace::Workspace;
 
 const NAME: &str = "page";
+/// Name of the second model.
+const TWIN_ID: &str = "smollm2-135m-twin";
 
 /// A running network and its facts.
 #[derive(Debug)]
@@ -45,11 +47,13 @@ impl PageNetwork {
     }
 }
 
-/// Two registered nodes, so that one can die, and the fallback; batches come quickly.
+/// Two registered nodes, so that one can die, and the fallback; a second model of one node, so that there is a choice; batches come quickly.
 fn plan(dir: PathBuf) -> Plan {
     let test = Plan::test(dir);
     let pace = Pace { keeper_period_ms: 1_000, ..test.pace };
-    Plan { nodes: 2, audit_rate_bps: 0, pace, ..test }
+    // Dearer, so that the page does not choose it by itself.
+    let twin = Twin { id: TWIN_ID, rate: 2 * test.model_rate };
+    Plan { nodes: 2, audit_rate_bps: 0, pace, twin: Some(twin), ..test }
 }
 
 /// What the specs need to find, and to stop and start processes by themselves.
@@ -82,6 +86,7 @@ fn facts_of(network: &Network, folder: &Path, browser: &Path) -> Value {
         "faucet": deployment.faucet,
         "model": MODEL_ID,
         "modelRate": network.plan.model_rate,
+        "twin": network.plan.twin.map(|twin| json!({ "id": twin.id, "rate": twin.rate })),
         "exitDelaySeconds": network.plan.pace.exit_delay_s,
         "nodes": nodes,
         "browser": browser,

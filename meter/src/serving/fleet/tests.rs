@@ -122,3 +122,12 @@ fn a_lost_link_tells_every_job() {
     assert!(matches!(events.try_recv(), Ok(NodeEvent::Lost)));
     assert!(!node.serves("m", 1));
 }
+
+#[test]
+fn a_node_that_stops_reporting_is_stale_and_still_there() {
+    let (node, _outbox) = join(&Fleet::default(), facts(1, false, 2), 10).unwrap();
+    assert_eq!((node.is_stale(STALE_S), node.is_stale(STALE_S + 1)), (false, true));
+    node.report(NodeStatus::default(), 100);
+    assert_eq!((node.is_stale(100 + STALE_S), node.is_stale(101 + STALE_S)), (false, true));
+    assert!(node.serves("m", 1));
+}
