@@ -7,6 +7,7 @@
 mod choice; // which device computes
 pub mod cpu;
 pub mod cuda;
+mod draw; // tokens that a device draws
 
 use alloy::primitives::B256;
 
@@ -14,6 +15,7 @@ use crate::model::{PanelMatrix, RopeScaling};
 
 pub use choice::{BackendConfig, BackendKind};
 pub use cpu::CpuBackend;
+pub use draw::{Change, Draw, Found};
 
 /// Positions of a KV page, and of a chunk of the contract's softmax.
 pub const PAGE_TOKENS: usize = 64;
@@ -38,15 +40,6 @@ pub struct PageId(pub u32);
 pub struct Row {
     pub sequence: usize,
     pub position: usize,
-}
-
-/// The greatest logit of a position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Greatest {
-    /// Its id, of equal ones the lowest.
-    pub token: u32,
-    /// Every logit of the position is a finite number.
-    pub all_finite: bool,
 }
 
 /// Shape of keys and values.
@@ -168,10 +161,16 @@ pub trait Backend: Send + Sized + 'static {
     fn gather(&mut self, x: &Self::Tensor, rows: &[usize], out: &mut Self::Tensor);
     /// [`crate::proof::position_digest`] of every row.
     fn digest(&mut self, x: &Self::Tensor, out: &mut Vec<Option<B256>>);
-    /// The greatest element of each row, of equal ones the first. False where copying the rows is as good, and nothing was found.
-    fn greatest(&mut self, _x: &Self::Tensor, _out: &mut Vec<Greatest>) -> bool {
+    /// Whether [`Self::draw`] draws; elsewhere reading the rows is as good.
+    fn draws(&self) -> bool {
         false
+    }
+    /// Draws a token from each row of logits, which stay as they are; a row that is given nothing stays open.
+    fn draw(&mut self, _logits: &Self::Tensor, draws: &[Option<Draw>], out: &mut Vec<Found>) {
+        out.extend(draws.iter().map(|_| Found::Open));
     }
     /// Copies all rows to host memory.
     fn read(&self, x: &Self::Tensor, out: &mut Vec<f32>);
+    /// Copies one row to host memory, behind what is there.
+    fn read_row(&self, x: &Self::Tensor, row: usize, out: &mut Vec<f32>);
 }

@@ -2,7 +2,9 @@
 
 use alloy::primitives::B256;
 
-use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape};
+use crate::backend::{
+    AttentionShape, Backend, BackendError, CacheShape, Draw, Found, PAGE_TOKENS, PageId, Placement, Projections, RopeShape,
+};
 use crate::model::{DecoderConfig, ModelFolder, WeightsError};
 
 /// Why a model was not loaded into a back end.
@@ -64,11 +66,11 @@ pub struct StepOutput {
     pub keep_hidden: bool,
     /// Final-norm hidden states `[rows × dim]`, when asked for.
     pub hidden: Vec<f32>,
-    /// Says that the greatest logit of each chosen row is enough; a device that finds it itself then keeps the logits.
-    pub greatest_suffices: bool,
-    /// Of each chosen row, where the device found them; `logits` is empty then.
-    pub greatest: Vec<Greatest>,
-    /// Logits `[chosen rows × vocabulary]`.
+    /// What the device is to draw, one for each chosen row; empty: nothing.
+    pub draws: Vec<Option<Draw>>,
+    /// What it found, one for each chosen row; empty when it was to draw nothing.
+    pub found: Vec<Found>,
+    /// Logits `[chosen rows × vocabulary]`, without the rows in which something was found.
     pub logits: Vec<f32>,
 }
 
@@ -197,11 +199,29 @@ impl<B: Backend> Decoder<B> {
             backend.read(&s.normed, &mut out.hidden);
         }
         out.logits.clear();
-        out.greatest.clear();
-        let found = !chosen.is_empty() && out.greatest_suffices && backend.greatest(&s.logits, &mut out.greatest);
-        if !chosen.is_empty() && !found {
-            backend.read(&s.logits, &mut out.logits);
+        out.found.clear();
+        if chosen.is_empty() {
+            return;
         }
+        if out.draws.is_empty() {
+            backend.read(&s.logits, &mut out.logits);
+            return;
+        }
+        backend.draw(&s.logits, &out.draws, &mut out.found);
+        for (row, _) in out.found.iter().enumerate().filter(|(_, found)| **found == Found::Open) {
+            backend.read_row(&s.logits, row, &mut out.logits);
+        }
+    }
+
+    /// Whether the device draws tokens itself.
+    pub fn draws(&self) -> bool {
+        self.backend.draws()
+    }
+
+    /// Draws from the chosen rows of the last step, once more or in another way.
+    pub fn draw(&mut self, draws: &[Option<Draw>], out: &mut Vec<Found>) {
+        out.clear();
+        self.backend.draw(&self.scratch.logits, draws, out);
     }
 
     /// Logits `[rows × vocabulary]` of rows of the last step, for a caller that wants them a few at a time.

@@ -296,6 +296,11 @@ struct Inner {
 pub struct EngineHandle(Arc<Inner>);
 
 impl EngineHandle {
+    /// How many tokens the model knows.
+    pub fn vocabulary(&self) -> usize {
+        self.0.vocabulary
+    }
+
     /// Accepts a request, or says why not. Dropping the receiver cancels it, as `cancel` does. A JSON schema is compiled here,
     /// which takes milliseconds.
     pub fn submit(&self, job: EngineJob) -> Result<mpsc::Receiver<EngineEvent>, Refusal> {

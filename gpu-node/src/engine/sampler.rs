@@ -4,6 +4,8 @@
 //! min-p, draw. The draw at position `i` of an answer depends on the seed and `i` alone, so a request gives the same answer in
 //! any batch. Everything here follows from parameters, prompt and logits, so that anybody can repeat each draw.
 
+mod device; // draws that a device makes
+
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +13,6 @@ use prompt::{Grammar, GrammarError, Prompter};
 use wire::node::{SamplingParams, TokenLogprobs};
 
 use super::logprobs::LogSoftmax;
-use crate::backend::Greatest;
 use crate::backend::cpu::{exp, weights};
 
 /// Logits of one block when the greatest are looked for.
@@ -94,22 +95,6 @@ impl Sampler {
         Ok(drawn)
     }
 
-    /// Whether the next token is the greatest logit's, of equal ones the lowest id, and nothing else of the logits is needed.
-    pub fn takes_greatest(&self) -> bool {
-        let p = &self.params;
-        p.temperature == 0.0 && !self.penalizes() && p.logit_bias.is_empty() && p.logprobs.is_none() && self.grammar.is_none()
-    }
-
-    /// Takes the greatest logit's token, which a device has found; for samplers that need nothing else.
-    pub fn take_greatest(&mut self, greatest: Greatest) -> Result<Drawn, SampleError> {
-        debug_assert!(self.takes_greatest());
-        if !greatest.all_finite {
-            return Err(SampleError::NotFinite);
-        }
-        self.accept(greatest.token)?;
-        Ok(Drawn { token: greatest.token, logprobs: None })
-    }
-
     /// The token that comes next; the state stays before it. `logits` are changed.
     pub fn choose(&mut self, logits: &mut [f32]) -> Result<Drawn, SampleError> {
         if logits.iter().any(|logit| !logit.is_finite()) {
@@ -156,12 +141,17 @@ impl Sampler {
                 change(logits, *token, |logit| if logit > 0.0 { logit / p.repetition_penalty } else { logit * p.repetition_penalty });
             }
             for (token, count) in &self.in_answer {
-                change(logits, *token, |logit| logit - (p.presence_penalty + p.frequency_penalty * *count as f32));
+                change(logits, *token, |logit| logit - self.lessened_by(*count));
             }
         }
         for (token, bias) in &p.logit_bias {
             change(logits, *token, |logit| logit + bias);
         }
+    }
+
+    /// Presence and frequency penalty of a token that stands in the answer so often.
+    fn lessened_by(&self, count: u32) -> f32 {
+        self.params.presence_penalty + self.params.frequency_penalty * count as f32
     }
 
     fn draw_warm(&mut self, logits: &[f32], max: f32, likeliest: u32) -> u32 {

@@ -13,8 +13,8 @@ use super::forward::StepOutput;
 use super::measure::{Busy, Rate};
 use super::pages::PageTable;
 use super::sequence::Sequence;
-use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal, Sampler};
-use crate::backend::{Backend, BackendError, PageId, Placement, Row};
+use super::{Decoder, EngineConfig, EngineEvent, EngineFailure, EngineJob, EngineLoad, Refusal, SampleError, Sampler};
+use crate::backend::{Backend, BackendError, Draw, Found, PageId, Placement, Row};
 
 /// What handles and the engine's thread share.
 pub(super) struct Shared {
@@ -272,7 +272,7 @@ impl<B: Backend> Scheduler<B> {
             tokens.extend_from_slice(&sequence.pending()[..share.rows]);
         }
         let chosen: Vec<usize> = shares.iter().filter(|s| s.draws).map(|s| s.first_row + s.rows - 1).collect();
-        self.output.greatest_suffices = shares.iter().filter(|s| s.draws).all(|s| self.active[s.sequence].takes_greatest());
+        self.output.draws = self.draws(&shares);
         let tables: Vec<&[PageId]> = self.active.iter().map(Sequence::pages).collect();
         let placement = Placement { rows: &rows, tables: &tables };
         self.decoder.step(&placement, &tokens, &mut self.pool, &chosen, &mut self.output);
@@ -283,18 +283,20 @@ impl<B: Backend> Scheduler<B> {
         let decoded = shares.iter().filter(|s| self.active[s.sequence].decodes()).count();
         let mut ended = Vec::new();
         let mut logits = self.output.logits.chunks_exact_mut(self.decoder.vocab_size());
-        let mut greatest = self.output.greatest.iter();
+        let mut found = self.output.found.iter();
         for share in &shares {
             let sequence = &mut self.active[share.sequence];
-            let (logits, greatest) = if share.draws { (logits.next(), greatest.next()) } else { (None, None) };
+            let found = if share.draws { found.next().copied().unwrap_or(Found::Open) } else { Found::Open };
+            let logits = if share.draws && found == Found::Open { logits.next() } else { None };
             let digests = &self.output.digests[share.first_row..share.first_row + share.rows];
             if !sequence.advance(digests, &mut self.table) {
                 ended.push((share.sequence, Err(EngineFailure::NotFinite)));
                 continue;
             }
-            let drawn = match greatest {
-                Some(greatest) => Some(sequence.draw_greatest(*greatest)),
-                None => logits.map(|logits| sequence.draw(logits)),
+            let drawn = match found {
+                Found::Token(token) => Some(sequence.take(token)),
+                Found::NotFinite => Some(Err(SampleError::NotFinite)),
+                Found::Open => logits.map(|logits| sequence.draw(logits)),
             };
             match drawn {
                 Some(Ok(None)) | None => {}
@@ -304,6 +306,15 @@ impl<B: Backend> Scheduler<B> {
         }
         self.end(ended);
         self.measure(decoded, rows.len() - decoded, started.elapsed());
+    }
+
+    /// What the device is to draw in this step; nothing where every row's logits are read anyway.
+    fn draws(&self, shares: &[Share]) -> Vec<Option<Draw>> {
+        if !self.decoder.draws() {
+            return Vec::new();
+        }
+        let draws: Vec<Option<Draw>> = shares.iter().filter(|s| s.draws).map(|s| self.active[s.sequence].for_device()).collect();
+        if draws.iter().any(Option::is_some) { draws } else { Vec::new() }
     }
 
     /// One row of each decoding request, then prompt tokens in the order of arrival up to the chunk size; with pages for all of

@@ -9,7 +9,7 @@ use wire::node::FinishReason;
 
 use super::pages::{PageTable, PrefixKey, next_key, scope_key};
 use super::{Cancel, Drawn, EngineEvent, EngineFailure, EngineJob, Finished, SampleError, Sampler, Timings};
-use crate::backend::{Greatest, PAGE_TOKENS, PageId};
+use crate::backend::{Draw, PAGE_TOKENS, PageId};
 use crate::proof;
 
 /// A request's tokens, pages and everything that ends it.
@@ -154,9 +154,9 @@ impl Sequence {
         true
     }
 
-    /// Whether a position's greatest logit is all that the next draw needs.
-    pub(super) fn takes_greatest(&self) -> bool {
-        self.sampler.takes_greatest()
+    /// What a device needs to draw the next token; `None` when the logits themselves are needed.
+    pub(super) fn for_device(&self) -> Option<Draw> {
+        self.sampler.for_device()
     }
 
     /// Draws the next token and sends it. Some when the answer ends with it.
@@ -165,9 +165,9 @@ impl Sequence {
         Ok(self.send(drawn))
     }
 
-    /// The same with the greatest logit, where that is enough.
-    pub(super) fn draw_greatest(&mut self, greatest: Greatest) -> Result<Option<FinishReason>, SampleError> {
-        let drawn = self.sampler.take_greatest(greatest)?;
+    /// The same with a token that a device has drawn.
+    pub(super) fn take(&mut self, token: u32) -> Result<Option<FinishReason>, SampleError> {
+        let drawn = self.sampler.take(token)?;
         Ok(self.send(drawn))
     }
 

@@ -43,6 +43,14 @@ pub struct BenchArgs {
     /// Also decode so many requests at once, such as 1,8,32,128
     #[arg(long, value_delimiter = ',', value_name = "REQUESTS")]
     batch: Vec<usize>,
+    /// 0 takes the likeliest token
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// 0 is off
+    #[arg(long, default_value_t = 0)]
+    top_k: u32,
     /// auto, cpu or cuda
     #[arg(long, default_value_t = BackendKind::Auto)]
     backend: BackendKind,
@@ -57,6 +65,14 @@ struct Figure {
     unit: &'static str,
 }
 
+/// Requests that were decoded together.
+struct Batch {
+    count: usize,
+    tokens_per_s: f64,
+    /// Of a token on average.
+    context_tokens: f64,
+}
+
 impl BenchArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let defaults = EngineConfig::default();
@@ -69,38 +85,38 @@ impl BenchArgs {
             ..defaults
         };
         let threads = config.threads;
+        let chunks = (config.backend.prefill_chunk_tokens, config.prefill_chunk_tokens);
         let begin = Instant::now();
         let engine = Engine::start(&self.model, config)?;
         let load_ms = begin.elapsed().as_secs_f64() * 1e3;
         let weight_bytes = engine.load().memory_used_bytes;
+        let chunk_tokens = if engine.identity().device_kind == "cuda" { chunks.0 } else { chunks.1 };
 
         let question = engine.prompter().render(&[Message::new("user", QUESTION)])?;
         let long: Vec<u32> = question.iter().copied().cycle().take(self.prompt_tokens as usize).collect();
+        let (temperature, top_p, top_k) = (self.temperature, self.top_p, self.top_k);
+        let params = SamplingParams { temperature, top_p, top_k, ..SamplingParams::greedy(self.completion_tokens) };
+        let mut requests = Requests { engine: &engine, params, next: 0 };
         // Touches every page of the weights once.
-        answer(&engine, &question, 4)?;
+        requests.answer(&question, 4)?;
 
-        let mut prompts = Distinct::default();
         let (mut decode, mut prefill, mut first, mut eight, mut read) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.runs {
-            let one = answer(&engine, &prompts.next(&question), self.completion_tokens)?;
+            let one = requests.answer(&question, self.completion_tokens)?;
             decode.push(per_second(one.completion_tokens.saturating_sub(1), one.timings.decode_us));
             first.push(one.timings.prefill_us as f64 / 1e3);
-            let long = answer(&engine, &prompts.next(&long), 1)?;
+            let long = requests.answer(&long, 1)?;
             prefill.push(per_second(long.prompt_tokens, long.timings.prefill_us));
-            eight.push(throughput(&engine, &mut prompts, &question, self.completion_tokens, 8)?);
+            eight.push(requests.throughput(&question, 8)?);
         }
 
         let mut batches = Vec::new();
-        for &requests in &self.batch {
-            let mut found = Vec::new();
+        for &count in &self.batch {
             // The first fills recordings and caches.
-            for run in 0..=self.runs {
-                let speed = decoded_together(&engine, &mut prompts, &long, self.completion_tokens, requests)?;
-                if run > 0 {
-                    found.push(speed);
-                }
-            }
-            batches.push((requests, median(found)));
+            requests.decoded_together(&long, count, chunk_tokens)?;
+            let runs = (0..self.runs).map(|_| requests.decoded_together(&long, count, chunk_tokens));
+            let (speeds, contexts): (Vec<f64>, Vec<f64>) = runs.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
+            batches.push(Batch { count, tokens_per_s: median(speeds), context_tokens: median(contexts) });
         }
 
         // Before the bandwidth's own buffer, which is no part of serving.
@@ -119,31 +135,75 @@ impl BenchArgs {
             Figure { name: "load_ms", value: load_ms, unit: "ms" },
             Figure { name: "peak_memory_mb", value: peak_memory_mb, unit: "MB" },
         ];
-        let context_tokens = self.prompt_tokens + self.completion_tokens;
-        print(&figures, &batches, context_tokens, &engine, self.json)?;
+        print(&figures, &batches, self.prompt_tokens, &engine, self.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Prompts that share no prefix with an earlier one, so that every measurement computes all of its prompt.
-#[derive(Default)]
-struct Distinct(u32);
+/// Requests of one kind. Their prompts share no prefix with an earlier one, so that every measurement computes all of its prompt.
+struct Requests<'a> {
+    engine: &'a EngineHandle,
+    params: SamplingParams,
+    next: u32,
+}
 
-impl Distinct {
-    fn next(&mut self, prompt: &[u32]) -> Vec<u32> {
-        self.0 += 1;
+impl Requests<'_> {
+    fn submit(&mut self, prompt: &[u32], max_tokens: u32) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
+        self.next += 1;
         // Ordinary words of every vocabulary of the families; which one does not matter.
-        std::iter::once(1_000 + self.0).chain(prompt.iter().copied().skip(1)).collect()
+        let word = (1_000 + self.next) % self.engine.vocabulary() as u32;
+        let prompt = std::iter::once(word).chain(prompt.iter().copied().skip(1)).collect();
+        let params = SamplingParams { max_tokens, seed: u64::from(self.next), ..self.params.clone() };
+        Ok(self.engine.submit(EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 })?)
     }
-}
 
-fn answer(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Result<Finished> {
-    wait(submit(engine, prompt, max_tokens)?)
-}
+    fn answer(&mut self, prompt: &[u32], max_tokens: u32) -> anyhow::Result<Finished> {
+        wait(self.submit(prompt, max_tokens)?)
+    }
 
-fn submit(engine: &EngineHandle, prompt: &[u32], max_tokens: u32) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
-    let params = SamplingParams::greedy(max_tokens);
-    Ok(engine.submit(EngineJob { prompt: prompt.to_vec(), params, cancel: Cancel::default(), scope: 0 })?)
+    /// Completion tokens per second of several requests at once, prompts included in the time.
+    fn throughput(&mut self, prompt: &[u32], count: usize) -> anyhow::Result<f64> {
+        let begin = Instant::now();
+        let mut tokens = 0;
+        let all: Vec<_> = (0..count).map(|_| self.submit(prompt, self.params.max_tokens)).collect::<anyhow::Result<_>>()?;
+        for events in all {
+            tokens += wait(events)?.completion_tokens;
+        }
+        Ok(f64::from(tokens) / begin.elapsed().as_secs_f64())
+    }
+
+    /// Tokens per second of several requests while all of them decode, from when the last one has its first token to when the first one
+    /// ends, and the tokens in front of one of them on average. Their prompts are not in it.
+    fn decoded_together(&mut self, prompt: &[u32], count: usize, chunk_tokens: usize) -> anyhow::Result<(f64, f64)> {
+        let all = self.submit_together(prompt, count, chunk_tokens)?;
+        let times: Vec<Vec<Instant>> = std::thread::scope(|scope| {
+            let watchers: Vec<_> = all.into_iter().map(|events| scope.spawn(move || token_times(events))).collect();
+            watchers.into_iter().map(|watcher| watcher.join().unwrap_or_else(|_| bail!("a watcher failed"))).collect::<anyhow::Result<_>>()
+        })?;
+        let begin = times.iter().filter_map(|times| times.first()).max();
+        let end = times.iter().filter_map(|times| times.last()).min();
+        let (Some(begin), Some(end)) = (begin, end) else { bail!("no request gave a token") };
+        let measured = times.iter().flat_map(|times| times.iter().enumerate()).filter(|(_, time)| *time > begin && *time <= end);
+        let contexts: Vec<usize> = measured.map(|(index, _)| prompt.len() + index).collect();
+        if end <= begin || contexts.is_empty() {
+            bail!("{count} requests never decoded all at once; raise --completion-tokens above {}", self.params.max_tokens);
+        }
+        let context_tokens = contexts.iter().sum::<usize>() as f64 / contexts.len() as f64;
+        Ok((contexts.len() as f64 / (*end - *begin).as_secs_f64(), context_tokens))
+    }
+
+    /// Requests whose answers go on while the prompts of the last ones are computed, one token a step, and that no token ends.
+    fn submit_together(&mut self, prompt: &[u32], count: usize, chunk_tokens: usize) -> anyhow::Result<Vec<mpsc::Receiver<EngineEvent>>> {
+        let max_tokens = self.params.max_tokens + (count * prompt.len()).div_ceil(chunk_tokens) as u32;
+        let mut ends = self.engine.prompter().eos_token_ids().to_vec();
+        ends.sort_unstable();
+        ends.dedup();
+        let params = SamplingParams { logit_bias: ends.into_iter().map(|token| (token, -100.0)).collect(), ..self.params.clone() };
+        let plain = std::mem::replace(&mut self.params, params);
+        let all = (0..count).map(|_| self.submit(prompt, max_tokens)).collect();
+        self.params = plain;
+        all
+    }
 }
 
 fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
@@ -155,43 +215,6 @@ fn wait(mut events: mpsc::Receiver<EngineEvent>) -> anyhow::Result<Finished> {
         }
     }
     bail!("the engine ended without an answer")
-}
-
-/// Completion tokens per second of several requests at once, prompts included in the time.
-fn throughput(engine: &EngineHandle, prompts: &mut Distinct, prompt: &[u32], max_tokens: u32, requests: usize) -> anyhow::Result<f64> {
-    let prompts: Vec<Vec<u32>> = (0..requests).map(|_| prompts.next(prompt)).collect();
-    let begin = Instant::now();
-    let all: Vec<_> = prompts.iter().map(|prompt| submit(engine, prompt, max_tokens)).collect::<anyhow::Result<_>>()?;
-    let mut tokens = 0;
-    for events in all {
-        tokens += wait(events)?.completion_tokens;
-    }
-    Ok(f64::from(tokens) / begin.elapsed().as_secs_f64())
-}
-
-/// Tokens per second of several requests while all of them decode: from when the last one has its first token to when the first one
-/// ends. Their prompts are not in it.
-fn decoded_together(
-    engine: &EngineHandle,
-    prompts: &mut Distinct,
-    prompt: &[u32],
-    max_tokens: u32,
-    requests: usize,
-) -> anyhow::Result<f64> {
-    let prompts: Vec<Vec<u32>> = (0..requests).map(|_| prompts.next(prompt)).collect();
-    let all: Vec<_> = prompts.iter().map(|prompt| submit(engine, prompt, max_tokens)).collect::<anyhow::Result<_>>()?;
-    let times: Vec<Vec<Instant>> = std::thread::scope(|scope| {
-        let watchers: Vec<_> = all.into_iter().map(|events| scope.spawn(move || token_times(events))).collect();
-        watchers.into_iter().map(|watcher| watcher.join().unwrap_or_else(|_| bail!("a watcher failed"))).collect::<anyhow::Result<_>>()
-    })?;
-    let begin = times.iter().filter_map(|times| times.first()).max();
-    let end = times.iter().filter_map(|times| times.last()).min();
-    let (Some(begin), Some(end)) = (begin, end) else { bail!("no request gave a token") };
-    if end <= begin {
-        bail!("{requests} requests never decoded all at once; raise --completion-tokens above {max_tokens}");
-    }
-    let tokens = times.iter().flatten().filter(|time| *time > begin && *time <= end).count();
-    Ok(tokens as f64 / (*end - *begin).as_secs_f64())
 }
 
 /// When each token came.
@@ -224,17 +247,19 @@ fn peak_memory_mb() -> f64 {
     kb / 1024.0
 }
 
-fn print(figures: &[Figure], batches: &[(usize, f64)], context_tokens: u32, engine: &EngineHandle, json: bool) -> anyhow::Result<()> {
+fn print(figures: &[Figure], batches: &[Batch], prompt_tokens: u32, engine: &EngineHandle, json: bool) -> anyhow::Result<()> {
     let identity = engine.identity();
     if json {
         let mut object: Map<String, serde_json::Value> = figures.iter().map(|f| (f.name.to_owned(), json!(f.value))).collect();
         object.insert("device".to_owned(), json!(identity.device_name));
         object.insert("threads".to_owned(), json!(identity.parallelism));
         object.insert("numeric_contract".to_owned(), json!(identity.numeric_contract));
-        let batches: Map<String, serde_json::Value> =
-            batches.iter().map(|(requests, speed)| (requests.to_string(), json!(speed))).collect();
-        object.insert("decode_tokens_per_s_by_batch".to_owned(), json!(batches));
-        object.insert("context_tokens".to_owned(), json!(context_tokens));
+        let by_batch = |figure: fn(&Batch) -> f64| -> Map<String, serde_json::Value> {
+            batches.iter().map(|batch| (batch.count.to_string(), json!(figure(batch)))).collect()
+        };
+        object.insert("decode_tokens_per_s_by_batch".to_owned(), json!(by_batch(|batch| batch.tokens_per_s)));
+        object.insert("decode_context_tokens_by_batch".to_owned(), json!(by_batch(|batch| batch.context_tokens)));
+        object.insert("prompt_tokens".to_owned(), json!(prompt_tokens));
         println!("{}", serde_json::to_string_pretty(&object).context("figures as JSON")?);
         return Ok(());
     }
@@ -242,8 +267,8 @@ fn print(figures: &[Figure], batches: &[(usize, f64)], context_tokens: u32, engi
     for figure in figures {
         println!("figure {} {:.2} {}", figure.name, figure.value, figure.unit);
     }
-    for (requests, speed) in batches {
-        println!("figure decode{requests}_tokens_per_s {speed:.2} tokens/s");
+    for Batch { count, tokens_per_s, context_tokens } in batches {
+        println!("figure decode{count}_tokens_per_s {tokens_per_s:.2} tokens/s at {context_tokens:.0} tokens of context");
     }
     Ok(())
 }

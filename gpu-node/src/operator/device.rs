@@ -7,13 +7,14 @@ use alloy::primitives::B256;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
+use wire::node::SamplingParams;
 
 use super::print_line;
 use crate::backend::cuda::device::Device;
 use crate::backend::cuda::driver::CudaDevice;
 use crate::backend::cuda::{GpuBackend, code};
-use crate::backend::{Backend, BackendConfig, BackendKind, CpuBackend, PAGE_TOKENS, PageId, Placement, Row};
-use crate::engine::{Decoder, EngineConfig, StepOutput};
+use crate::backend::{Backend, BackendConfig, BackendKind, CpuBackend, Found, PAGE_TOKENS, PageId, Placement, Row};
+use crate::engine::{Decoder, EngineConfig, Sampler, StepOutput};
 use crate::model::ModelFolder;
 use crate::model::random::{self, RandomShape};
 
@@ -38,7 +39,7 @@ pub struct DeviceArgs {
     /// Which card, as the driver counts
     #[arg(long, default_value_t = 0)]
     card: usize,
-    /// Compare hidden states, digests and logits with the processor's, bit by bit
+    /// Compare hidden states, digests, logits and drawn tokens with the processor's, bit by bit
     #[arg(long)]
     check: bool,
     /// Model to compare with
@@ -142,7 +143,10 @@ pub fn compare<B: Backend>(dir: &Path, backend: B) -> anyhow::Result<usize> {
         if found.digests != expected.digests {
             bail!("digests of step {step} differ");
         }
-        values += found.digests.len();
+        if found.drawn != expected.drawn {
+            bail!("tokens drawn at step {step} differ: the card drew {:?}, the processor {:?}", found.drawn, expected.drawn);
+        }
+        values += found.digests.len() + found.drawn.len();
     }
     Ok(values)
 }
@@ -151,6 +155,35 @@ struct Step {
     hidden: Vec<f32>,
     logits: Vec<f32>,
     digests: Vec<Option<B256>>,
+    drawn: Vec<u32>,
+}
+
+/// Requests whose next tokens are drawn at every step.
+fn draws(step: usize) -> Vec<SamplingParams> {
+    let warm = SamplingParams { temperature: 0.8, seed: step as u64, ..SamplingParams::greedy(1) };
+    vec![
+        SamplingParams::greedy(1),
+        warm.clone(),
+        SamplingParams { top_k: 40, ..warm.clone() },
+        SamplingParams { top_p: 0.9, ..warm.clone() },
+        SamplingParams { min_p: 0.05, ..warm.clone() },
+        SamplingParams { repetition_penalty: 1.2, logit_bias: vec![(1, 2.5)], ..warm },
+    ]
+}
+
+/// One token a request from the last step's logits: by the device where it draws, else by the processor's sampler.
+fn drawn<B: Backend>(decoder: &mut Decoder<B>, logits: &[f32], step: usize) -> anyhow::Result<Vec<u32>> {
+    let mut tokens = Vec::new();
+    for params in draws(step) {
+        let mut sampler = Sampler::new(&params, &[0, 1, 2], None);
+        let mut found = Vec::new();
+        decoder.draw(&[sampler.for_device()], &mut found);
+        tokens.push(match found[..] {
+            [Found::Token(token)] => token,
+            _ => sampler.draw(&mut logits.to_vec())?.token,
+        });
+    }
+    Ok(tokens)
 }
 
 fn course<B: Backend>(folder: &ModelFolder, backend: B) -> anyhow::Result<Vec<Step>> {
@@ -174,7 +207,8 @@ fn course<B: Backend>(folder: &ModelFolder, backend: B) -> anyhow::Result<Vec<St
         if let Some(reason) = decoder.fault() {
             bail!("the device failed: {reason}");
         }
-        steps.push(Step { hidden: out.hidden, logits: out.logits, digests: out.digests });
+        let drawn = drawn(&mut decoder, &out.logits, steps.len())?;
+        steps.push(Step { hidden: out.hidden, logits: out.logits, digests: out.digests, drawn });
         first += rows;
     }
     Ok(steps)

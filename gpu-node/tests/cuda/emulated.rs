@@ -88,7 +88,18 @@ impl Library {
 
 fn compile(compiler: &str, folder: &Path, arguments: &[&str]) {
     // No contraction: a product and a sum are rounded apart, as on the card.
-    let flags = ["-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-w"];
+    // A load or store that is not aligned to its type stops the program, as it does there.
+    let flags = [
+        "-std=c++17",
+        "-O1",
+        "-march=native",
+        "-ffp-contract=off",
+        "-fno-strict-aliasing",
+        "-fPIC",
+        "-w",
+        "-fsanitize=alignment",
+        "-fsanitize-undefined-trap-on-error",
+    ];
     let output = Command::new(compiler).current_dir(folder).args(flags).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 
 use gpu_node::backend::cuda::GpuBackend;
-use gpu_node::backend::{Backend, CpuBackend, PageId, Placement, Row};
+use gpu_node::backend::{Backend, CpuBackend, Found, PageId, Placement, Row};
 use gpu_node::engine::{
-    Cancel, Decoder, Engine, EngineConfig, EngineEvent, EngineFailure, EngineHandle, EngineJob, Finished, Refusal, StartError, StepOutput,
+    Cancel, Decoder, Engine, EngineConfig, EngineEvent, EngineFailure, EngineHandle, EngineJob, Finished, Refusal, Sampler, StartError,
+    StepOutput,
 };
 use gpu_node::model::ModelFolder;
 use gpu_node::model::random::{self, RandomShape};
 use gpu_node::operator::device::compare;
-use wire::node::SamplingParams;
+use wire::node::{AnswerFormat, SamplingParams};
 
-use super::common::{CONTEXT, Noise, write_model};
+use super::common::{CONTEXT, Noise, VOCAB, write_model};
 use super::emulated::Emulated;
 use super::{SHARE, emulated, library};
 
@@ -81,16 +82,50 @@ fn a_whole_model_gives_the_processors_bits() {
     }
 }
 
-fn collect(engine: &EngineHandle, prompt: Vec<u32>, params: SamplingParams) -> (Vec<u32>, Result<Finished, EngineFailure>) {
-    let mut events = engine.submit(EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 }).unwrap();
-    let mut tokens = Vec::new();
-    loop {
-        match events.blocking_recv().expect("the last event is Finished or Failed") {
-            EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
-            EngineEvent::Finished(finished) => return (tokens, Ok(finished)),
-            EngineEvent::Failed(failure) => return (tokens, Err(failure)),
+/// Tokens of an answer, and how it ended.
+type Answer = (Vec<u32>, Result<Finished, EngineFailure>);
+
+/// Answers to requests that are served together.
+fn answers(engine: &EngineHandle, requests: &[(Vec<u32>, SamplingParams)]) -> Vec<Answer> {
+    let job = |(prompt, params): &(Vec<u32>, SamplingParams)| EngineJob {
+        prompt: prompt.clone(),
+        params: params.clone(),
+        cancel: Cancel::default(),
+        scope: 0,
+    };
+    let streams: Vec<_> = requests.iter().map(|request| engine.submit(job(request)).unwrap()).collect();
+    let last = |mut events: tokio::sync::mpsc::Receiver<EngineEvent>| {
+        let mut tokens = Vec::new();
+        loop {
+            match events.blocking_recv().expect("the last event is Finished or Failed") {
+                EngineEvent::Tokens { ids, .. } => tokens.extend(ids),
+                EngineEvent::Finished(finished) => return (tokens, Ok(finished)),
+                EngineEvent::Failed(failure) => return (tokens, Err(failure)),
+            }
         }
-    }
+    };
+    streams.into_iter().map(last).collect()
+}
+
+fn warm(temperature: f32, seed: u64) -> SamplingParams {
+    SamplingParams { temperature, seed, ..SamplingParams::greedy(20) }
+}
+
+/// One of each kind that is drawn differently.
+fn kinds() -> Vec<SamplingParams> {
+    let penalties = SamplingParams { repetition_penalty: 1.3, presence_penalty: 0.5, frequency_penalty: -0.25, ..warm(0.9, 5) };
+    vec![
+        SamplingParams::greedy(20),
+        warm(1.0, 1),
+        SamplingParams { top_k: 20, ..warm(1.0, 2) },
+        SamplingParams { top_p: 0.8, ..warm(1.5, 3) },
+        SamplingParams { top_k: 50, top_p: 0.9, min_p: 0.02, ..warm(0.8, 4) },
+        SamplingParams { logit_bias: vec![(7, 2.0), (9, -100.0)], ..penalties },
+        SamplingParams { repetition_penalty: 1.2, ..SamplingParams::greedy(20) },
+        // Their logits are read.
+        SamplingParams { logprobs: Some(2), ..warm(1.0, 6) },
+        SamplingParams { format: AnswerFormat::JsonObject, ..warm(1.0, 7) },
+    ]
 }
 
 #[test]
@@ -100,14 +135,44 @@ fn answers_and_proof_roots_are_the_processors() {
     let gpu = Engine::start_on(open(&dir), backend, EngineConfig::default()).unwrap();
     let cpu = Engine::start_on(open(&dir), CpuBackend::new(2), EngineConfig::default()).unwrap();
     assert_eq!((gpu.identity().device_kind, gpu.identity().engine), ("cuda", cpu.identity().engine));
-    let warm = |seed| SamplingParams { temperature: 1.0, seed, top_k: 20, ..SamplingParams::greedy(20) };
-    for params in [SamplingParams::greedy(20), warm(4)] {
-        let ((gpu_tokens, gpu_end), (cpu_tokens, cpu_end)) =
-            (collect(&gpu, prompt(100, 5), params.clone()), collect(&cpu, prompt(100, 5), params));
-        assert_eq!(gpu_tokens, cpu_tokens);
-        let (gpu_end, cpu_end) = (gpu_end.unwrap(), cpu_end.unwrap());
-        assert_eq!((gpu_end.proof_root, gpu_end.windows), (cpu_end.proof_root, cpu_end.windows));
+    let requests: Vec<_> = kinds().into_iter().enumerate().map(|(i, params)| (prompt(100 - 9 * i, 5 + i as u64), params)).collect();
+    let together = answers(&gpu, &requests);
+    for ((tokens, end), request) in together.into_iter().zip(&requests) {
+        // The processor serves each alone: company changes nothing.
+        let (expected, expected_end) = answers(&cpu, std::slice::from_ref(request)).remove(0);
+        assert_eq!(tokens, expected, "{:?}", request.1);
+        let (end, expected_end) = (end.unwrap(), expected_end.unwrap());
+        assert_eq!(
+            (end.proof_root, end.windows, end.completion_hash),
+            (expected_end.proof_root, expected_end.windows, expected_end.completion_hash)
+        );
     }
+}
+
+/// A step brings tokens to the host, and logits of those rows only that need them there.
+#[test]
+fn logits_stay_on_the_device_where_it_draws() {
+    let Some(backend) = emulated() else { return };
+    let dir = model();
+    let mut decoder = Decoder::load(&open(&dir), backend, CONTEXT, 8).unwrap();
+    assert!(decoder.draws());
+    let mut pool = decoder.pool(4).unwrap();
+    let table: Vec<PageId> = (0..2).map(PageId).collect();
+    let rows = [0, 1, 2].map(|position| Row { sequence: 0, position });
+    let placement = Placement { rows: &rows, tables: &[&table] };
+    let mut all = StepOutput::default();
+    decoder.step(&placement, &[7, 8, 9], &mut pool, &[0, 1, 2], &mut all);
+    assert_eq!((all.found.len(), all.logits.len()), (0, 3 * VOCAB));
+
+    let sampler = |params: SamplingParams| Sampler::new(&params, &[7], None);
+    let mut samplers =
+        [sampler(SamplingParams::greedy(1)), sampler(SamplingParams { logprobs: Some(0), ..warm(1.0, 1) }), sampler(warm(1.0, 2))];
+    let mut some = StepOutput { draws: samplers.iter().map(Sampler::for_device).collect(), ..StepOutput::default() };
+    decoder.step(&placement, &[7, 8, 9], &mut pool, &[0, 1, 2], &mut some);
+    let expected = [0, 1, 2].map(|row| samplers[row].choose(&mut all.logits[row * VOCAB..][..VOCAB].to_vec()).unwrap().token);
+    assert_eq!(some.found, [Found::Token(expected[0]), Found::Open, Found::Token(expected[2])]);
+    assert_eq!(bits(&some.logits), bits(&all.logits[VOCAB..][..VOCAB]));
+    assert_eq!(decoder.backend().inner().started.borrow().get("sample_f32"), Some(&1));
 }
 
 #[test]
@@ -176,7 +241,7 @@ fn a_device_that_fails_fails_its_jobs_and_takes_no_more() {
     // Enough to load the model and to begin.
     *device.good.borrow_mut() = 100;
     let engine = Engine::start_on(open(&dir), GpuBackend::new(device, SHARE), EngineConfig::default()).unwrap();
-    let (_, outcome) = collect(&engine, prompt(30, 1), SamplingParams::greedy(200));
+    let (_, outcome) = answers(&engine, &[(prompt(30, 1), SamplingParams::greedy(200))]).remove(0);
     let Err(EngineFailure::Device(reason)) = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("ILLEGAL_ADDRESS"), "{reason}");
     let job = EngineJob { prompt: vec![1], params: SamplingParams::greedy(1), cancel: Cancel::default(), scope: 0 };

@@ -10,6 +10,7 @@ mod common;
 mod emulated; // the device
 mod engine; // whole models, and a device that fails
 mod operations; // single operations at odd shapes
+mod sampling; // draws from hostile logits
 
 use std::sync::OnceLock;
 

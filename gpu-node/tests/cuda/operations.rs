@@ -1,8 +1,6 @@
 //! Single operations, on both back ends, at odd shapes.
 
-use gpu_node::backend::{
-    AttentionShape, Backend, CacheShape, CpuBackend, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row,
-};
+use gpu_node::backend::{AttentionShape, Backend, CacheShape, CpuBackend, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row};
 use gpu_node::model::{PanelMatrix, RopeScaling, Weights};
 
 use super::common::Noise;
@@ -202,25 +200,4 @@ fn attention_is_the_processors_bits() {
             assert!(found == expected, "{shape:?}: result {step} differs");
         }
     }
-}
-
-#[test]
-fn the_greatest_logit_is_the_first_of_equals() {
-    let Some(mut backend) = emulated() else { return };
-    let (columns, vocabulary, rows) = (64, 1_300, 3);
-    let matrix = matrices(&[("table", 32, columns), ("head", vocabulary, columns)], 3);
-    let (table, head) = (backend.matrix(matrix("table")).unwrap(), backend.matrix(matrix("head")).unwrap());
-    let places: Vec<Row> = (0..rows).map(|position| Row { sequence: 0, position }).collect();
-    backend.begin_step(PLAIN, &Placement { rows: &places, tables: &[&[PageId(0)]] }, &[1, 2, 3], &[0, 1, 2]);
-    let (mut x, mut logits) = (backend.tensor(rows, columns).unwrap(), backend.tensor(rows, vocabulary).unwrap());
-    backend.embed(&table, &[1, 2, 3], &mut x);
-    backend.project(&x, &mut [(&head, &mut logits)]);
-    let mut host = Vec::new();
-    backend.read(&logits, &mut host);
-    let first_greatest = |row: &[f32]| row.iter().enumerate().fold(0, |best, (id, logit)| if *logit > row[best] { id } else { best });
-    let of = |row: &[f32]| Greatest { token: first_greatest(row) as u32, all_finite: true };
-    let expected: Vec<Greatest> = host.chunks(vocabulary).map(of).collect();
-    let mut found = Vec::new();
-    assert!(backend.greatest(&logits, &mut found));
-    assert_eq!(found, expected);
 }

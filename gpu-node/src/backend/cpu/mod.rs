@@ -359,6 +359,10 @@ impl Backend for CpuBackend {
         out.clear();
         out.extend_from_slice(&x.data);
     }
+
+    fn read_row(&self, x: &Tensor, row: usize, out: &mut Vec<f32>) {
+        out.extend_from_slice(&x.data[row * x.width..(row + 1) * x.width]);
+    }
 }
 
 /// Room for so many elements, or an error where the system has none.

@@ -14,7 +14,6 @@ macro_rules! files {
 
 /// Every source by its name.
 pub static SOURCES: &[(&str, &str)] = files![
-    "argmax.cu",
     "attention.cu",
     "attention_merge.cu",
     "copy.cu",
@@ -26,9 +25,10 @@ pub static SOURCES: &[(&str, &str)] = files![
     "quantize.cu",
     "repack.cu",
     "rope.cu",
+    "sample.cu",
 ];
 /// What they include.
-pub static HEADERS: &[(&str, &str)] = files!["cache.cuh", "device.cuh", "matmul.cuh", "numerics.cuh"];
+pub static HEADERS: &[(&str, &str)] = files!["cache.cuh", "device.cuh", "matmul.cuh", "numerics.cuh", "sample.cuh"];
 
 /// Whether the machine code of the kernels is in this binary.
 pub fn is_embedded() -> bool {

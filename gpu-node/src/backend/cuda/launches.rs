@@ -208,9 +208,10 @@ pub(super) fn digest(x: u64, rows: Rows, width: usize, out: u64, finite: u64) ->
     launch("digest", "digest_keccak256", [rows.grid, 1, 1], 32, arguments)
 }
 
-pub(super) fn argmax(logits: u64, rows: Rows, vocabulary: usize, out: u64) -> Launch {
-    let arguments = vec![Argument::word(logits), Argument::word(rows.count), Argument::int(vocabulary), Argument::word(out)];
-    launch("argmax", "argmax_f32", [rows.grid, 1, 1], 1024, arguments)
+pub(super) fn sample(logits: u64, rows: usize, vocabulary: usize, draws: u64, changes: u64, out: u64) -> Launch {
+    let words = [Argument::word(logits), Argument::word(draws), Argument::word(changes), Argument::int(vocabulary)];
+    let arguments = words.into_iter().chain([Argument::word(out)]).collect();
+    launch("sample", "sample_f32", [rows, 1, 1], 1024, arguments)
 }
 
 pub(super) fn copy(from: u64, to: u64, bytes: usize, multiprocessors: usize) -> Launch {
@@ -228,5 +229,79 @@ pub(super) fn start<D: Device>(device: &D, launch: &Launch) -> Result<(), Fault>
     #[allow(unsafe_code)]
     unsafe {
         device.launch(launch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::AttentionShape;
+    use crate::backend::cuda::plan::{self, Epilogue};
+    use proptest::prelude::*;
+
+    /// Of every card from compute capability 8.0 on.
+    const GRID_MAX: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
+    const THREADS_MAX: usize = 1_024;
+    /// Least shared memory of a block on the cards that we compile for.
+    const SHARED_BYTES_MAX: usize = 99 << 10;
+
+    fn check(launch: &Launch) {
+        for (blocks, most) in launch.grid.iter().zip(GRID_MAX) {
+            assert!(*blocks <= most, "{launch:?}");
+        }
+        assert!(launch.threads <= THREADS_MAX && launch.threads.is_multiple_of(32), "{launch:?}");
+        assert!(launch.shared_bytes <= SHARED_BYTES_MAX, "{launch:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_launch_fits_every_card_and_covers_its_shape(
+            rows in 1usize..5_000, blocks in 1usize..1_024, outputs in 1usize..300_000, heads_of_kv in 1usize..20, kv_heads in 1usize..33,
+            head_blocks in 1usize..9, contexts in 1usize..4_096, multiprocessors in 1usize..200,
+        ) {
+            let (width, grid) = (blocks * BLOCK, Rows { count: 0, grid: rows });
+            let none = Quantized { values: 0, scales: 0 };
+            for launch in [embed(none, 0, grid, width, 0), quantize(0, grid, width, none), gather(0, 0, grid, width, 0, none)] {
+                check(&launch);
+                prop_assert!(launch.grid[0] == rows && launch.grid[1] * 8 >= blocks && (launch.grid[1] - 1) * 8 < blocks);
+            }
+            let all = [norm(0, 0, grid, width, 1e-5, 0, none), digest(0, grid, width, 0, 0), sample(0, rows, outputs, 0, 0, 0)];
+            for launch in all {
+                check(&launch);
+                prop_assert_eq!(launch.grid, [rows, 1, 1]);
+            }
+            let packed = repack(0, outputs.div_ceil(16) * blocks * BLOCK_BYTES);
+            check(&packed);
+            prop_assert!(packed.grid[0] * 8 >= outputs.div_ceil(16) * blocks);
+            check(&copy(0, 0, 1 << 30, multiprocessors));
+
+            let of = Operand { weights: none, out: 0, outputs };
+            for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::Gate] {
+                let plan = plan::product(rows, epilogue);
+                let (gate, matrices) = if epilogue == Epilogue::Gate { (true, 2) } else { (false, MATRICES_MAX) };
+                let launch = product(&plan, gate, &vec![of; matrices], none, grid, width, none);
+                check(&launch);
+                let counted = if gate { 1 } else { matrices };
+                prop_assert_eq!(launch.grid[1], counted * groups(outputs, plan.panels));
+                prop_assert!(groups(outputs, plan.panels) * plan.panels * 16 >= outputs);
+            }
+
+            let (heads, head_dim) = (heads_of_kv * kv_heads, head_blocks * 32);
+            let cache = Cache { pages: 0, page_elements: 0, layer: 0, kv_heads, head_dim };
+            let places = Places { positions: 0, starts: 0, tables: 0 };
+            let turned = rope(Heads { qkv: [0; 3], biases: [0; 3], gains: [0; 2], angles: [0; 2], heads, eps: 1e-5 }, cache, places, grid);
+            check(&turned);
+            prop_assert!(turned.grid[1] * 4 >= heads + 2 * kv_heads);
+            for single in [true, false] {
+                let shape = AttentionShape { heads, kv_heads, head_dim, window: None };
+                let plan = plan::attention(shape, rows, contexts, single, multiprocessors);
+                let all =
+                    Attention { q: 0, tiles: 0, tile_count: rows, out: 0, quantized: none, partials: 0, heads, window: None };
+                let launches = attention(&plan, all, cache, places);
+                launches.iter().for_each(check);
+                prop_assert_eq!(launches.len(), if plan.slots.is_some() { 2 } else { 1 });
+                prop_assert!(launches.iter().all(|launch| launch.grid.contains(&rows)));
+            }
+        }
     }
 }

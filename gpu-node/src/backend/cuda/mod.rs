@@ -10,6 +10,7 @@ mod launches; // one typed launcher a kernel
 mod memory; // weights, activations, pages, a step's inputs
 mod operations; // the operations of a forward pass
 pub mod plan; // shapes of launches
+mod sampling; // draws from logits where they lie
 mod steps; // decoding steps as recordings
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use launches::{Operand, Quantized, Rows};
 use memory::{Count, Grown, Inputs};
 pub use memory::{Matrix, Pool, Rope, Tensor, Vector};
 use plan::Epilogue;
+use sampling::Samples;
 use steps::Steps;
 
 /// A card.
@@ -33,6 +35,7 @@ pub struct GpuBackend<D: Device> {
     /// Partial results of split attention.
     partials: Grown<D>,
     digests: Grown<D>,
+    samples: Samples<D>,
     steps: Steps<D>,
     /// Part of the free memory that pages may take.
     memory_share: f64,
@@ -47,6 +50,7 @@ impl<D: Device> GpuBackend<D> {
             inputs: Inputs::new(),
             partials: Grown::default(),
             digests: Grown::default(),
+            samples: Samples::default(),
             steps: Steps::default(),
             memory_share,
         }
@@ -150,19 +154,20 @@ impl<D: Device> GpuBackend<D> {
         Ok(2.0 * (bytes * times) as f64 / began.elapsed().as_secs_f64() / 1e9)
     }
 
-    fn read_into(&self, from: &Grown<D>, bytes: &mut [u8]) {
+    fn read_into(&self, from: &Grown<D>, offset: usize, bytes: &mut [u8]) {
         if self.fault.borrow().is_none()
             && let Some(memory) = from.memory()
-            && let Err(fault) = self.device.read(memory, 0, bytes)
+            && let Err(fault) = self.device.read(memory, offset, bytes)
         {
             self.fail(fault);
         }
     }
 
-    fn floats(&self, x: &Tensor<D>, out: &mut Vec<f32>) {
-        let mut bytes = vec![0u8; x.rows * x.width * size_of::<f32>()];
-        self.read_into(&x.floats, &mut bytes);
-        out.clear();
+    /// `rows` rows from `first` on, behind what is in `out`.
+    fn floats(&self, x: &Tensor<D>, first: usize, rows: usize, out: &mut Vec<f32>) {
+        let row_bytes = x.width * size_of::<f32>();
+        let mut bytes = vec![0u8; rows * row_bytes];
+        self.read_into(&x.floats, first * row_bytes, &mut bytes);
         out.extend(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)));
     }
 }

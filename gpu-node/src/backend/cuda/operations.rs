@@ -8,7 +8,7 @@ use super::memory::{Count, Part};
 use super::plan::{self, Epilogue};
 use super::{GpuBackend, Matrix, Pool, Rope, Tensor, Vector};
 use crate::backend::{
-    AttentionShape, Backend, BackendError, CacheShape, Greatest, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, cpu,
+    AttentionShape, Backend, BackendError, CacheShape, Draw, Found, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, cpu,
 };
 use crate::model::PanelMatrix;
 use crate::model::panels::BLOCK;
@@ -235,7 +235,7 @@ impl<D: Device> Backend for GpuBackend<D> {
         out.clear();
         if x.rows <= HOST_DIGESTS {
             let mut rows = Vec::new();
-            self.floats(x, &mut rows);
+            self.floats(x, 0, x.rows, &mut rows);
             out.extend(rows.chunks(x.width).map(position_digest));
             return;
         }
@@ -245,31 +245,31 @@ impl<D: Device> Backend for GpuBackend<D> {
         if let Some(to) = self.sound(room) {
             let rows = Rows { grid: x.rows, ..self.rows(x.of) };
             self.start(&launches::digest(x.floats.address(&self.device), rows, x.width, to, to + words as u64));
-            self.read_into(&self.digests, &mut bytes);
+            self.read_into(&self.digests, 0, &mut bytes);
         }
         let (digests, finite) = bytes.split_at(words);
         let flags = finite.as_chunks::<4>().0.iter().map(|flag| u32::from_le_bytes(*flag) != 0);
         out.extend(digests.as_chunks::<32>().0.iter().zip(flags).map(|(digest, finite)| finite.then_some(B256::new(*digest))));
     }
 
-    fn greatest(&mut self, x: &Tensor<D>, out: &mut Vec<Greatest>) -> bool {
-        let mut bytes = vec![0u8; x.rows * 8];
-        let room = self.digests.at_least(&self.device, bytes.len().max(8));
-        if let Some(to) = self.sound(room) {
-            let rows = Rows { grid: x.rows, ..self.rows(x.of) };
-            self.start(&launches::argmax(x.floats.address(&self.device), rows, x.width, to));
-            self.read_into(&self.digests, &mut bytes);
-        }
-        let words = bytes.as_chunks::<4>().0.as_chunks::<2>().0;
-        out.extend(words.iter().map(|[token, finite]| Greatest { token: u32::from_le_bytes(*token), all_finite: *finite != [0; 4] }));
+    fn draws(&self) -> bool {
         true
     }
 
+    fn draw(&mut self, logits: &Tensor<D>, draws: &[Option<Draw>], out: &mut Vec<Found>) {
+        self.sample(logits, draws, out);
+    }
+
     fn read(&self, x: &Tensor<D>, out: &mut Vec<f32>) {
-        self.floats(x, out);
+        out.clear();
+        self.floats(x, 0, x.rows, out);
+    }
+
+    fn read_row(&self, x: &Tensor<D>, row: usize, out: &mut Vec<f32>) {
+        self.floats(x, row, 1, out);
     }
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
+pub(super) fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

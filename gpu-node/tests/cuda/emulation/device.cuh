@@ -14,9 +14,10 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-struct uint2 { u32 x, y; };
+// Aligned as on the card; a load from another address is trapped.
+struct alignas(8) uint2 { u32 x, y; };
 struct alignas(16) uint4 { u32 x, y, z, w; };
-struct float2 { float x, y; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
@@ -67,6 +68,10 @@ template <class T> DEVICE T __shfl_sync(u32, T own, int lane) { return emulation
 template <class T> DEVICE T __shfl_down_sync(u32, T own, int by) {
     int lane = own_lane() + by;
     return emulation::exchanged(own, lane < WARP ? lane : own_lane());
+}
+template <class T> DEVICE T __shfl_up_sync(u32, T own, int by) {
+    int lane = own_lane() - by;
+    return emulation::exchanged(own, lane >= 0 ? lane : own_lane());
 }
 template <class T> DEVICE T __shfl_xor_sync(u32, T own, int by) { return emulation::exchanged(own, own_lane() ^ by); }
 DEVICE int __all_sync(u32, int truth) {
