@@ -88,8 +88,8 @@ impl Default for IdentitySettings {
             passkey_origin: "http://localhost".to_owned(),
             cache_s: 5,
             https: false,
-        }
             fresh_s: 600,
+        }
     }
 }
 
