@@ -25,6 +25,8 @@ export interface Credits {
   readonly held: bigint;
   readonly unsettled: bigint;
   readonly pending: bigint;
+  /** Unix seconds until which a clearance may close the account, so that nothing can be spent; null when none stands. */
+  readonly closingUntil: number | null;
   readonly authorization: Authorization | null;
 }
 
@@ -65,6 +67,7 @@ export function creditsReply(reply: Record<string, unknown>): Credits {
     held: amount("held"),
     unsettled: amount("unsettled"),
     pending: amount("pending"),
+    closingUntil: typeof reply.closing_until === "number" ? reply.closing_until : null,
     authorization: authorizationFrom(reply.authorization as Record<string, unknown> | null),
   };
 }

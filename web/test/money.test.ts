@@ -214,12 +214,13 @@ describe("holdings", () => {
 });
 
 describe("the pill's rows", () => {
-  const credits = { account: 7, spendable: PRLX, available: 9n * PRLX, held: 0n, unsettled: 0n, pending: 0n, authorization: { exposure: PRLX, room: 8n * PRLX, validUntil: Number(NOW) + 9, settleDeadline: Number(NOW) + 9, nextNonce: 1, live: true } };
+  const credits = { account: 7, spendable: PRLX, available: 9n * PRLX, held: 0n, unsettled: 0n, pending: 0n, closingUntil: null as number | null, authorization: { exposure: PRLX, room: 8n * PRLX, validUntil: Number(NOW) + 9, settleDeadline: Number(NOW) + 9, nextNonce: 1, live: true } };
   it("say why less can be spent than is there", () => {
     const first = (given: typeof credits | (Omit<typeof credits, "authorization"> & { authorization: null })) => creditRows(given, Number(NOW))[0]?.meaning;
     expect(first(credits)).toMatch(/unsettled limit/);
     expect(first({ ...credits, spendable: 9n * PRLX })).toMatch(/most that one answer/);
     expect(first({ ...credits, authorization: null })).toMatch(/until you sign/);
+    expect(first({ ...credits, spendable: 0n, closingUntil: Number(NOW) + 600 })).toMatch(/asked to close the account.*until .*2027/);
     expect(first({ ...credits, authorization: { ...credits.authorization, validUntil: Number(NOW) - 1 } })).toMatch(/is over/);
     expect(first({ ...credits, authorization: { ...credits.authorization, room: PRLX } })).toMatch(/no more room/);
   });

@@ -43,6 +43,12 @@ export class ApiError extends Error {
     return this.#amount("needed");
   }
 
+  /** Unix seconds at which a closure under way is over; null when the meter did not say. */
+  get closingUntil(): number | null {
+    const until = record(this.body.metadata).closing_until;
+    return typeof until === "number" ? until : null;
+  }
+
   #amount(name: string): bigint | null {
     const metadata = record(this.body.metadata);
     return creditsOrNull(metadata[`${name}_credits`]) ?? creditsOrNull(this.body[`${name}_credits`]) ?? creditsOrNull(this.body[name]);

@@ -1,6 +1,6 @@
 // What each refusal of the meter means for a person: one sentence on what happened, one on what to do.
 
-import { prlx } from "../money/amounts";
+import { moment, prlx } from "../money/amounts";
 import type { ApiError } from "./error";
 
 /** What the page offers beside the words. */
@@ -45,6 +45,11 @@ const WORDS: Record<string, [title: string, text: Sentence, remedy: Remedy]> = {
     "authorize",
   ],
   authorization_required: ["You have not set a spending limit", "Sign one with your wallet. It moves no money and you can revoke it at any time.", "authorize"],
+  account_closing: [
+    "This account is being closed",
+    (error) => `You asked to close it at once, so nothing can be spent until ${error.closingUntil === null ? "that is over" : moment(error.closingUntil)}. Close it on the page Withdraw, or wait until then.`,
+    "none",
+  ],
   key_limit: ["This API key's own limit leaves too little", (error) => `${cap(short(error))} is left of the key's limit. Use another key, or allow a shorter answer.`, "key"],
   model_not_found: ["This model is not served here", "Choose another model.", "other-model"],
   context_length_exceeded: ["Too long for this model", (error) => `${error.message}. Shorten the conversation or choose a model with a longer context.`, "other-model"],

@@ -60,3 +60,6 @@ export function messageCostUp(rate: bigint, tokens: bigint): bigint {
 export function tokensForDown(rate: bigint, credits: bigint): bigint | null {
   return rate === 0n ? null : (credits * TOKENS_PER_RATE) / rate;
 }
+
+/** Unix seconds as a day and a time of this device's. */
+export const moment = (seconds: number | bigint): string => new Date(Number(seconds) * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });

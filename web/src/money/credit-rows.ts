@@ -1,7 +1,7 @@
 // Where every credit is: the rows behind the header's pill, each with its meaning and who says so.
 
 import type { Credits } from "../session.svelte";
-import { prlx } from "./amounts";
+import { moment, prlx } from "./amounts";
 
 export interface CreditRow {
   readonly name: string;
@@ -17,6 +17,7 @@ function whyLess(credits: Credits, nowS: number): string | null {
   const { authorization } = credits;
   if (credits.spendable >= credits.available) return null;
   if (authorization === null || !authorization.live) return "Nothing can be spent until you sign a spending authorization.";
+  if (credits.closingUntil !== null) return `You asked to close the account. Nothing can be spent until ${moment(credits.closingUntil)}.`;
   if (authorization.validUntil <= nowS) return "The spending authorization is over. Sign a new one.";
   if (authorization.room < credits.available && authorization.room <= credits.spendable) return "The spending authorization has no more room than this. Sign a new one for more.";
   return "Not more than your unsettled limit can be used before the next settlement.";

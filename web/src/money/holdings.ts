@@ -1,7 +1,7 @@
 // What is withdrawable, what is kept back and until when, in words. Pure.
 
 import type { VaultAccount } from "../wallet/chain";
-import { prlx } from "./amounts";
+import { moment, prlx } from "./amounts";
 import { isLive } from "./authorization";
 
 export interface Holdings {
@@ -13,8 +13,6 @@ export interface Holdings {
   readonly canRevoke: boolean;
 }
 
-const when = (seconds: bigint): string => new Date(Number(seconds) * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-
 export function holdingsOf(account: VaultAccount, exitDelayS: bigint, nowS: bigint): Holdings {
   const balance = account.netDeposited - account.settled;
   const live = isLive(account, nowS);
@@ -22,8 +20,8 @@ export function holdingsOf(account: VaultAccount, exitDelayS: bigint, nowS: bigi
   let until: string | null = null;
   if (account.locked > 0n) {
     until = endsSoon
-      ? `${prlx(account.locked)} PRLX are kept back for usage that may still be settled. They are free on ${when(account.settleDeadline)} at the latest.`
-      : `${prlx(account.locked)} PRLX are kept back while your spending authorization lasts, at the latest until ${when(account.settleDeadline)}. Revoke it and they are free after ${waitWords(exitDelayS)}.`;
+      ? `${prlx(account.locked)} PRLX are kept back for usage that may still be settled. They are free on ${moment(account.settleDeadline)} at the latest.`
+      : `${prlx(account.locked)} PRLX are kept back while your spending authorization lasts, at the latest until ${moment(account.settleDeadline)}. Revoke it and they are free after ${waitWords(exitDelayS)}.`;
   }
   return { balance, free: account.free, locked: account.locked, until, canRevoke: live && !endsSoon };
 }

@@ -13,7 +13,6 @@ const METER_WORDS: Readonly<Record<string, string>> = {
   unknown_challenge: "The sign-in is over. Try again to sign a new one.",
   expired_signature: "The signature is over. Check this device's clock, then try again.",
   wrong_signer: "The signature is somebody else's. Sign with the account that the wallet shows.",
-  outstanding: "Something is still held or not settled yet, so the meter can't attest that nothing is. Try again after the next settlement.",
   invalid_session: "You are signed out. Sign in, then try again.",
   expired_session: "The session is over. Sign in, then try again.",
   reauthentication_required: "Nothing was changed. This wants you to prove yourself once more: try again, with the passkey or wallet of this account.",
