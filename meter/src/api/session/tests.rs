@@ -232,7 +232,12 @@ async fn what_outlives_a_session_is_done_by_a_fresh_one_alone() {
 
     meter.clock.advance_ms(1_000);
 
-    let dangerous = [("POST", "/v1/keys"), ("DELETE", "/v1/passkeys/AQ"), ("POST", "/v1/passkeys/registration/options")];
+    let dangerous = [
+        ("POST", "/v1/keys"),
+        ("DELETE", "/v1/passkeys/AQ"),
+        ("POST", "/v1/passkeys/registration/options"),
+        ("POST", "/v1/session/wallet"),
+    ];
     for (method, path) in dangerous {
         let refused = meter.call(method, path, &by_old, make).await;
         assert_eq!(refused.code(), (403, "reauthentication_required"), "{method} {path}");
