@@ -88,6 +88,7 @@ impl Meter {
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
+            uptime: crate::uptime::Board::default(),
             depth: crate::chain::Depth::Finalized,
             demo: crate::serving::demo::Demo::default(),
             strict_transport: super::super::strict_transport(60),
