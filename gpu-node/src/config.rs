@@ -23,6 +23,8 @@ const DEPLOYMENT_BYTES_MAX: u64 = 64 << 10;
 const METERS_MAX: usize = 64;
 const CAPACITY_MAX: u32 = 4_096;
 const MODEL_ID_BYTES_MAX: usize = 128;
+/// Longest region: a city and a country.
+const REGION_CHARS_MAX: usize = 64;
 
 /// Everything that the process needs to know.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Operator id of this node; asked of the registry when absent.
     pub operator: Option<OperatorId>,
+    /// Where the node stands, in its operator's words; shown beside it in the pool, as declared.
+    pub region: Option<String>,
     /// Requests served at once, over all meters.
     #[serde(default = "defaults::capacity")]
     pub capacity: u32,
@@ -227,6 +231,12 @@ impl Config {
         if self.capacity == 0 || self.capacity > CAPACITY_MAX {
             return wrong("capacity", format!("{} is not in 1 to {CAPACITY_MAX}", self.capacity));
         }
+        if let Some(region) = &self.region
+            && (!(1..=REGION_CHARS_MAX).contains(&region.chars().count()) || region.chars().any(char::is_control))
+        {
+            let chars = region.chars().count();
+            return wrong("region", format!("it has {chars} characters; write 1 to {REGION_CHARS_MAX} printable ones, or leave it out"));
+        }
         if self.receipts_max < self.capacity as usize {
             return wrong("receipts_max", format!("{} is below `capacity`, {}", self.receipts_max, self.capacity));
         }
@@ -323,6 +333,8 @@ deployment = "deployment.json"
             ("\"https://meter.example\"", "\"https://a\", \"https://a/\"", "named twice"),
             ("https://meter.example", "meter.example", "is not a meter's address"),
             ("keystore =", "capacity = 0\nkeystore =", "`capacity`"),
+            ("keystore =", "region = \"\"\nkeystore =", "`region`"),
+            ("keystore =", "region = \"a\\u001b[31m\"\nkeystore =", "`region`"),
             ("keystore =", "answer_silence_s = 0\nkeystore =", "answer_silence_s"),
             ("keystore =", "private_key = 1\nkeystore =", "private_key"),
             ("id = \"m\"", "id = \"\"", "an id has 0 bytes"),

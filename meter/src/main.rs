@@ -25,6 +25,7 @@ use meter::ledger::{InstanceId, Ledger, LedgerSettings};
 use meter::serving::catalog::Catalog;
 use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
+use meter::uptime::{self, UptimeStore, Watcher};
 use quarantine::QuarantineCommand;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -140,6 +141,9 @@ async fn run(path: &Path) -> Result<ExitCode> {
     readiness.pass("listener");
 
     let serving = state.serving.clone();
+    let days = UptimeStore::open(&config.database_url()?).await?;
+    let watcher = Watcher::new(days, serving.rooms().fleet.clone(), serving.rooms().clock.clone(), state.uptime.clone());
+    let watching = tokio::spawn(watcher.run(end.clone()));
     let drained = async {
         readiness.fail("listener", "draining");
         serving.drain().await;
@@ -151,6 +155,7 @@ async fn run(path: &Path) -> Result<ExitCode> {
 
     end.cancel();
     following.await.context("the mirror broke")?;
+    watching.await.context("the watch over the nodes broke")?;
     ledger.close().await;
     tracing::info!("meter stopped");
     Ok(ExitCode::SUCCESS)
@@ -193,6 +198,7 @@ async fn assemble(
         rendering,
         pool,
         chain: page_chain,
+        uptime: uptime::Board::default(),
         depth: depth(config),
         demo: Demo::of(config.demo.file.clone()),
         strict_transport: api::strict_transport(config.http.hsts_s(config.identity.https)),

@@ -27,7 +27,7 @@ test("the first load is small, packed, and from here alone", async () => {
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
   expect(bytes).toBeGreaterThan(1_000);
   expect(bytes).toBeLessThanOrEqual(FIRST_LOAD_BYTES_MAX);
-  expect(files.length).toBeLessThanOrEqual(FIRST_LOAD_REQUESTS_MAX);
+  expect(files.length, files.map((request) => new URL(request.url()).pathname).join(" ")).toBeLessThanOrEqual(FIRST_LOAD_REQUESTS_MAX);
   expect(misdeeds.unexpected).toEqual([]);
   await context.close();
 });

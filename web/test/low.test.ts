@@ -10,7 +10,7 @@ const RATE = 1_000_000n;
 const COST = 1_000n;
 
 const rich: Credits = {
-  account: 7, spendable: 100n * COST, available: 100n * COST, held: 0n, unsettled: 0n, pending: 0n,
+  account: 7, spendable: 100n * COST, available: 100n * COST, held: 0n, unsettled: 0n, pending: 0n, closingUntil: null,
   authorization: { exposure: 100n * COST, room: 100n * COST, validUntil: NOW_S + 30 * DAY_S, settleDeadline: NOW_S + 31 * DAY_S, nextNonce: 1, live: true },
 };
 const authorized = (changes: Partial<NonNullable<Credits["authorization"]>>, credits: Partial<Credits> = {}): Credits => ({ ...rich, ...credits, authorization: { ...rich.authorization!, ...changes } });

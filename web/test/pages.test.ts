@@ -5,7 +5,7 @@ import { base64url, bytesOf } from "../src/account/base64url";
 import { creationOptions, credentialJson, requestOptions } from "../src/account/passkey";
 import { expiryOf, type Key, LIFETIMES, stateOf } from "../src/keys/key";
 import { snippets } from "../src/keys/snippets";
-import { gib, plain, plainName, readPool, span } from "../src/pool/pool";
+import { gib, percent, plain, plainName, readPool, span } from "../src/pool/pool";
 import { stateWords, stepsOf } from "../src/receipt/states";
 import { csvCell, daysBetween, lastDays, readUsage, sumsBy, totalOf, usageCsv } from "../src/usage/usage";
 
@@ -67,6 +67,14 @@ describe("pool", () => {
     expect(read).toMatchObject({ device: "H100", kind: "CUDA", stale: true, streaming: { value: 2, source: "measured" }, speed: { value: 90, source: "declared" }, queued: null });
     const [measured] = readPool({ nodes: [{ ...node, answer_tokens_per_s: { value: 70, source: "measured" } }] }).nodes;
     expect(measured?.speed).toEqual({ value: 70, source: "measured" });
+  });
+
+  it("says since when a node is known while that is not thirty days", () => {
+    const figure = (uptime: object) => readPool({ nodes: [{ ...node, uptime_30d_percent: uptime, region: { value: "Porto, PT\u202E", source: "declared" } }] }).nodes[0];
+    expect(figure({ value: 99.5, source: "measured", since: 1_800_000_000 })).toMatchObject({ uptime: { value: 99.5, source: "measured" }, knownSince: 1_800_000_000, region: "Porto, PT" });
+    expect(figure({ value: null, source: "measured", since: null })).toMatchObject({ uptime: null, knownSince: null });
+    expect(readPool({ nodes: [node] }).nodes[0]).toMatchObject({ uptime: null, knownSince: null, region: "" });
+    expect([100, 99.999, 66.66, 0].map(percent)).toEqual(["100", "99.99", "66.66", "0"]);
   });
 
   it("takes the meter's totals, at the top or under `totals`, and sums where there are none", () => {

@@ -264,6 +264,9 @@ pub struct Hello {
     pub device: Device,
     /// Version of the program.
     pub version: String,
+    /// Where it stands, in its operator's words. Left out when not said, so that meters which do not know it still link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Signature of `NodeHello` by the node key.
     pub signature: Bytes,
 }

@@ -85,11 +85,20 @@ pub struct Stores {
     pub proofs: ProofStore,
 }
 
+/// What the operator says of the machine; nobody measures it.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// What computes.
+    pub device: Device,
+    /// Where it stands.
+    pub region: Option<String>,
+}
+
 /// The node as its links see it; they share one.
 pub struct Node {
     identity: Identity,
     models: Vec<ServingModel>,
-    device: Device,
+    declared: Declared,
     limits: LinkLimits,
     outbox: Arc<Outbox>,
     proofs: Arc<ProofStore>,
@@ -101,11 +110,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that serves `models` on `device`. `jitter` and `clock` are arguments so that tests own them.
+    /// A node that serves `models` on the declared device. `jitter` and `clock` are arguments so that tests own them.
     pub fn new(
         identity: Identity,
         models: Vec<ServingModel>,
-        device: Device,
+        declared: Declared,
         limits: LinkLimits,
         stores: Stores,
         clock: SharedClock,
@@ -114,7 +123,7 @@ impl Node {
         let slots = Arc::new(Semaphore::new(limits.capacity as usize));
         let (outbox, proofs) = (Arc::new(stores.outbox), Arc::new(stores.proofs));
         let (served, board) = (Mutex::default(), Board::default());
-        Arc::new(Self { identity, models, device, limits, outbox, proofs, clock, jitter, slots, served, board })
+        Arc::new(Self { identity, models, declared, limits, outbox, proofs, clock, jitter, slots, served, board })
     }
 
     /// Keeps a link to each of `meters` until `shutdown`; then drains them all: no new job, running answers to their end or
@@ -220,8 +229,9 @@ impl Node {
             node: self.address(),
             models: self.models(),
             capacity: self.limits.capacity,
-            device: self.device.clone(),
+            device: self.declared.device.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            region: self.declared.region.clone(),
             signature: Bytes::new(),
         };
         let domain = self.identity.deployment.settlement_domain();

@@ -25,7 +25,7 @@ use crate::config::{Config, ModelConfig};
 use crate::engine::{Engine, EngineConfig, EngineHandle};
 use crate::link::outbox::Outbox;
 use crate::link::serve::ServingModel;
-use crate::link::{Identity, Node, Stores};
+use crate::link::{Declared, Identity, Node, Stores};
 use crate::proof::auditor::{AuditedModel, Auditor};
 use crate::proof::store::ProofStore;
 
@@ -114,7 +114,8 @@ async fn serve_jobs(config: &Config, readiness: &Readiness, started: &Started, s
     let identity = Identity { operator, signer, deployment };
     let jitter = Arc::new(rand::random::<f64>);
     let stores = Stores { outbox, proofs };
-    let node = Node::new(identity, serving, device, config.link_limits(), stores, clock, jitter);
+    let declared = Declared { device, region: config.region.clone() };
+    let node = Node::new(identity, serving, declared, config.link_limits(), stores, clock, jitter);
     let _ = started.set(Arc::clone(&node));
     tokio::select! {
         () = node.run(&config.meters, stop) => {}

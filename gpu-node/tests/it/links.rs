@@ -15,6 +15,7 @@ async fn the_hello_names_what_the_node_serves_and_answers_this_challenge() {
     let (_link, hello) = meter.welcome().await;
     assert_eq!((hello.operator, hello.node, hello.capacity), (OPERATOR, rig.signer.address(), 4));
     assert_eq!(hello.models, [rig::model()]);
+    assert_eq!(hello.region.as_deref(), Some(rig::REGION));
     let domain = deployment().settlement_domain();
     let signer = |challenge| typed::recover(&hello.typed(challenge), &domain, &hello.signature).unwrap();
     assert_eq!(signer(B256::repeat_byte(0x11)), rig.signer.address());

@@ -12,7 +12,7 @@ use daemon::clock::ManualClock;
 use futures_util::{SinkExt, StreamExt};
 use gpu_node::link::outbox::Outbox;
 use gpu_node::link::serve::{Audit, Serve, ServeEvent, ServeJob, ServeLoad, ServingModel};
-use gpu_node::link::{Identity, LinkLimits, LinkState, LinkTimings, MeterUrl, Node, Stores};
+use gpu_node::link::{Declared, Identity, LinkLimits, LinkState, LinkTimings, MeterUrl, Node, Stores};
 use gpu_node::proof::store::{ProofLimits, ProofStore};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +29,7 @@ use wire::proof::Window;
 use wire::{AccountId, Address, B256, ModelRate, OperatorId};
 
 /// Seconds since the epoch at the start of every test.
+pub const REGION: &str = "Nowhere, XX";
 pub const NOW_S: u64 = 1_800_000_000;
 pub const OPERATOR: OperatorId = OperatorId(7);
 pub const MODEL: &str = "tiny-instruct";
@@ -182,7 +183,15 @@ pub fn start(meters: &[&ScriptedMeter], options: Options) -> Rig {
         LinkLimits { capacity: options.capacity, answer_silence: Duration::from_secs(10), drain: options.drain, timings: options.timings };
     let proofs = ProofStore::open(&options.folder.path().join("proofs"), ProofLimits { bytes_max: 1 << 20, keep_s: 1_000 }, NOW_S).unwrap();
     let stores = Stores { outbox: open_outbox(options.folder.path()), proofs };
-    let node = Node::new(identity, models, device, limits, stores, ManualClock::at_s(NOW_S), Arc::new(|| 0.5));
+    let node = Node::new(
+        identity,
+        models,
+        Declared { device, region: Some(REGION.into()) },
+        limits,
+        stores,
+        ManualClock::at_s(NOW_S),
+        Arc::new(|| 0.5),
+    );
     let urls: Vec<MeterUrl> = meters.iter().map(|meter| meter.url.parse().unwrap()).collect();
     let shutdown = CancellationToken::new();
     let (runner, token) = (Arc::clone(&node), shutdown.clone());

@@ -56,6 +56,7 @@ use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::serving::Serving;
 use crate::serving::demo::Demo;
+use crate::uptime;
 use error::ApiError;
 use pool::PoolFeed;
 
@@ -83,6 +84,8 @@ pub struct ApiState {
     pub pool: PoolFeed,
     /// The chain, for the page's reads.
     pub chain: ChainProxy,
+    /// How long nodes were online.
+    pub uptime: uptime::Board,
     /// How deep a fact must lie to count.
     pub depth: Depth,
     /// The answer that anybody may read.

@@ -16,6 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::error::ApiError;
 use super::{ApiState, sse};
 use crate::serving::fleet::{Node, NodeLoad};
+use crate::uptime::Share;
 
 /// Between two looks at the pool, for all readers together.
 const LOOK: Duration = Duration::from_secs(1);
@@ -115,7 +116,7 @@ fn body(state: &ApiState) -> Value {
     let mut nodes = rooms.fleet.nodes();
     nodes.sort_by_key(|node| (node.facts.fallback, node.facts.operator, node.facts.node));
     let loads: Vec<NodeLoad> = nodes.iter().map(|node| node.load()).collect();
-    let described: Vec<Value> = nodes.iter().zip(&loads).map(|(node, load)| describe(node, load, now_s)).collect();
+    let described: Vec<Value> = nodes.iter().zip(&loads).map(|(node, load)| describe(state, node, load, now_s)).collect();
     json!({
         "nodes": described,
         "nodes_online": nodes.iter().filter(|node| !node.facts.fallback).count(),
@@ -126,7 +127,7 @@ fn body(state: &ApiState) -> Value {
     })
 }
 
-fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
+fn describe(state: &ApiState, node: &Node, load: &NodeLoad, now_s: u64) -> Value {
     let facts = &node.facts;
     let models: Vec<Value> =
         facts.models.iter().map(|served| json!({ "id": served.model, "context_tokens": served.context_tokens })).collect();
@@ -138,6 +139,7 @@ fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
         "stale": node.is_stale(now_s),
         "last_status_at": load.status_at,
         "version": declared(&facts.version),
+        "region": declared(&facts.region),
         "device": declared(&facts.device),
         "gpu_memory_total_bytes": declared((facts.device.kind == "cuda").then_some(facts.device.memory_bytes)),
         "capacity": declared(facts.capacity),
@@ -147,6 +149,7 @@ fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
         "answers_served": measured(load.served),
         "answer_tokens_per_s": measured(load.measured_tokens_per_s),
         "uptime_s": measured(now_s.saturating_sub(facts.linked_at)),
+        "uptime_30d_percent": uptime(state.uptime.share(facts.node)),
         "queued": declared(load.status.queued),
         "utilization_percent": declared(load.status_at.map(|_| load.status.utilization_percent.clamp(0.0, 100.0))),
         "tflops": declared(tflops(load)),
@@ -157,6 +160,13 @@ fn describe(node: &Node, load: &NodeLoad, now_s: u64) -> Value {
         "device_error": declared(load.status.device_error.as_deref().map(bounded)),
         "quarantine": node.quarantine().map(|found| json!({ "since": found.since, "reason": found.reason, "receipt_id": found.request_id })),
     })
+}
+
+/// Of the last 30 days; with `since`, where the node is known for less.
+fn uptime(share: Option<Share>) -> Value {
+    let mut figure = measured(share.and_then(|share| share.percent_down()));
+    figure["since"] = json!(share.and_then(|share| share.since_s));
+    figure
 }
 
 /// The start of what a node writes: it may write as much as a frame holds.

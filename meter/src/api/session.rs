@@ -113,7 +113,7 @@ pub(super) async fn opened(state: &ApiState, session: &Session) -> Result<Respon
 /// Links the wallet that signed to the user of the session that calls.
 async fn link_wallet(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
     let rooms = state.serving.rooms();
-    session_caller(&state, request.headers()).await?;
+    fresh_caller(&state, request.headers()).await?;
     let (headers, fields) = body::json::<OpenSession>(request, BODY_BYTES_MAX, &rooms.limits).await?;
     let attempt = sign_in_request(fields)?;
     state.identity.link_wallet(&headers, &attempt, &rooms.deployment.credits_domain()).await?;

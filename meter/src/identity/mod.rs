@@ -18,7 +18,7 @@ mod sign_in; // challenge, signature → session
 mod store; // challenges, sessions, keys; SQLite and PostgreSQL
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -28,6 +28,8 @@ use daemon::clock::SharedClock;
 use serde::Deserialize;
 use thiserror::Error;
 use wire::{AccountId, Address};
+
+use crate::database::DatabaseError;
 
 pub use authenticate::{ApiKeyFacts, AuthError, Caller, CurrentSession, is_of_own_page};
 
@@ -68,10 +70,10 @@ pub struct IdentitySettings {
     pub passkey_domain: String,
     /// Origin of the page, such as `https://chat.example.com`. Of `localhost` any port counts.
     pub passkey_origin: String,
-    /// Whether people reach the meter over https: the cookie is then `Secure` and named `__Host-…`.
-    pub https: bool,
     /// How long after a passkey or a wallet's signature a session may change who gets in, seconds.
     pub fresh_s: u64,
+    /// Whether people reach the meter over https: the cookie is then `Secure` and named `__Host-…`.
+    pub https: bool,
 }
 
 impl Default for IdentitySettings {
@@ -87,8 +89,8 @@ impl Default for IdentitySettings {
             passkey_domain: "localhost".to_owned(),
             passkey_origin: "http://localhost".to_owned(),
             cache_s: 5,
-            https: false,
             fresh_s: 600,
+            https: false,
         }
     }
 }
@@ -165,15 +167,9 @@ impl Identity {
 /// What fails beneath a call, through no fault of the caller's; its text is for the log, not for the reply.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// The URL names no database that identity speaks.
-    #[error("the database URL starts with `{scheme}`; use sqlite: or postgres:")]
-    Scheme {
-        /// What stands before the colon.
-        scheme: String,
-    },
-    /// The tables could not be brought up to date.
-    #[error("identity's tables could not be brought up to date: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The database could not be opened.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// The database refused or was not reached.
     #[error("identity's store failed: {0}")]
     Store(#[from] sqlx::Error),

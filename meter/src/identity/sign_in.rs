@@ -99,7 +99,7 @@ impl Identity {
         Ok(Session { token, user, wallet: Some(wallet), expires_at })
     }
 
-    /// Links the wallet that signed to the user whose session `headers` carry. Errors as [`Identity::sign_in`], without a session, for a
+    /// Links the wallet that signed to the user whose fresh session `headers` carry: from then on it opens that user's sessions. Errors as [`Identity::sign_in`], without a session, for a
     /// session that is no user's, and for a wallet of another user that has passkeys.
     pub async fn link_wallet(
         &self,
@@ -108,9 +108,7 @@ impl Identity {
         domain: &Eip712Domain,
     ) -> Result<Address, SignInError> {
         let caller = self.authenticate(headers).await?;
-        if !caller.session {
-            return Err(AuthError::SessionRequired.into());
-        }
+        self.require_fresh(&caller)?;
         let wallet = self.signing_wallet(request, domain).await?;
         let user = caller.user.ok_or(SignInError::NoUser)?;
         if !self.inner.store.link_wallet(user, wallet).await? {

@@ -70,6 +70,8 @@ pub struct NodeFacts {
     pub device: Device,
     /// Version of its program.
     pub version: String,
+    /// Where it stands, as declared.
+    pub region: Option<String>,
     /// Seconds since the epoch.
     pub linked_at: u64,
     /// As the ledger had it when the link opened.
@@ -205,6 +207,12 @@ impl Node {
     pub fn serves(&self, model: &str, context_tokens: u32) -> bool {
         let capable = self.facts.models.iter().any(|served| served.model == model && served.context_tokens >= context_tokens);
         capable && !self.closed.is_cancelled() && !self.status().draining && self.quarantined().is_none()
+    }
+
+    /// Whether nothing was heard of it for too long.
+    pub fn is_stale(&self, now_s: u64) -> bool {
+        let heard_at = Some(self.status_at.load(Ordering::Acquire)).filter(|at| *at > 0).unwrap_or(self.facts.linked_at);
+        now_s.saturating_sub(heard_at) > STALE_S
     }
 
     /// Why it gets no jobs, if it failed an audit.
@@ -418,4 +426,4 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -130,6 +130,7 @@ async fn check(rooms: &Rooms, hello: Hello, challenge: B256) -> Result<NodeFacts
         capacity: hello.capacity.min(rooms.limits.jobs_per_node_max),
         device: wire::node::Device { kind: clipped(&hello.device.kind), name: clipped(&hello.device.name), ..hello.device },
         version: clipped(&hello.version),
+        region: hello.region.as_deref().map(clipped),
         linked_at: rooms.clock.now_s(),
         quarantine: rooms.ledger.quarantine(hello.node).await?,
     })

@@ -145,6 +145,7 @@ async fn a_malformed_frame_ends_the_link_and_a_gap_ends_only_its_job() {
         capacity: 1,
         device: wire::node::Device { kind: String::new(), name: String::new(), memory_bytes: 0, parallelism: 0 },
         version: String::new(),
+        region: None,
         signature: Bytes::new(),
     };
     node.say(FromNode::Hello(hello));

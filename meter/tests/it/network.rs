@@ -177,6 +177,7 @@ impl Network {
             rendering: Arc::new(Semaphore::new(2)),
             pool: PoolFeed::new(limits.readers_max),
             chain: ChainProxy::new("http://127.0.0.1:1", &deployment(Address::ZERO)).unwrap(),
+            uptime: meter::uptime::Board::default(),
             depth: Depth::Confirmations(3),
             demo: Demo::of(Some(folder.path().join(DEMO_FILE))),
             strict_transport: None,

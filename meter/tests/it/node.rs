@@ -228,6 +228,7 @@ impl Life {
             capacity: self.plan.capacity,
             device: Device { kind: "cpu".into(), name: "scripted".into(), memory_bytes: 1, parallelism: 1 },
             version: "0.0.0".into(),
+            region: None,
             signature: Bytes::new(),
         };
         (self.plan.hello)(&mut hello);

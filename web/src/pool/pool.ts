@@ -16,6 +16,8 @@ export interface PoolNode {
   readonly device: string;
   readonly kind: string;
   readonly version: string;
+  /** Where it stands, by its operator's word; empty when not said. */
+  readonly region: string;
   readonly stale: boolean;
   readonly draining: boolean;
   /** Why a device of the node computes nothing any more, by its own word. */
@@ -31,6 +33,10 @@ export interface PoolNode {
   readonly speed: Figure | null;
   readonly served: Figure | null;
   readonly uptimeS: Figure | null;
+  /** Percent of the last 30 days, by the meter's own watch. */
+  readonly uptime: Figure | null;
+  /** Since when the node is known, Unix seconds, where that is less than 30 days ago. */
+  readonly knownSince: number | null;
 }
 
 export interface Pool {
@@ -54,6 +60,8 @@ export function figureOf(given: unknown): Figure | null {
   return isNumber(value) ? { value, source: source === "measured" ? "measured" : "declared" } : null;
 }
 
+const sinceOf = (given: unknown): number | null => (typeof given === "object" && given !== null && "since" in given && isNumber(given.since) ? given.since : null);
+
 const valueOf = (given: unknown): unknown => (typeof given === "object" && given !== null && "value" in given ? given.value : given);
 
 /** Names are the node's own: control and direction characters would let one pose as another. */
@@ -73,6 +81,7 @@ function nodeOf(given: Json): PoolNode {
     device: plainName(device["name"]) || "not said",
     kind: plainName(device["kind"]).toUpperCase(),
     version: plainName(valueOf(given["version"])),
+    region: plainName(valueOf(given["region"]) ?? ""),
     stale: given["stale"] === true,
     draining: valueOf(given["draining"]) === true,
     deviceError: plainName(valueOf(given["device_error"])) || null,
@@ -88,6 +97,8 @@ function nodeOf(given: Json): PoolNode {
     speed: measuredSpeed && measuredSpeed.value > 0 ? measuredSpeed : declaredSpeed && declaredSpeed.value > 0 ? declaredSpeed : null,
     served: figureOf(given["answers_served"]),
     uptimeS: figureOf(given["uptime_s"]),
+    uptime: figureOf(given["uptime_30d_percent"]),
+    knownSince: sinceOf(given["uptime_30d_percent"]),
   };
 }
 
@@ -119,6 +130,9 @@ export const gib = (bytes: number): string => (bytes / GIB).toFixed(bytes >= 10 
 
 /** A figure for the eye: whole from ten on, one digit after the point below. */
 export const plain = (value: number): string => (Number.isInteger(value) || Math.abs(value) >= 10 ? Math.round(value).toLocaleString() : value.toFixed(value >= 1 ? 1 : 2));
+
+/** A share of time: two digits below one hundred, rounded down, so that 100 means always. */
+export const percent = (value: number): string => (value >= 100 ? "100" : (Math.floor(value * 100) / 100).toString());
 
 /** A time span in its two largest units. */
 export function span(seconds: number): string {

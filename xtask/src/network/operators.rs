@@ -96,6 +96,7 @@ keystore = {node}
 password_file = {node_password}
 state_dir = {state}
 admin_listen = "127.0.0.1:{admin}"
+region = "This machine"
 drain_s = 20
 
 {models}

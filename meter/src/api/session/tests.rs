@@ -88,6 +88,7 @@ impl Meter {
             rendering: Arc::new(Semaphore::new(1)),
             pool: super::super::pool::PoolFeed::new(1),
             chain: crate::chain::ChainProxy::new("http://127.0.0.1:1", &page_deployment).unwrap(),
+            uptime: crate::uptime::Board::default(),
             depth: crate::chain::Depth::Finalized,
             demo: crate::serving::demo::Demo::default(),
             strict_transport: super::super::strict_transport(60),
@@ -232,7 +233,12 @@ async fn what_outlives_a_session_is_done_by_a_fresh_one_alone() {
 
     meter.clock.advance_ms(1_000);
 
-    let dangerous = [("POST", "/v1/keys"), ("DELETE", "/v1/passkeys/AQ"), ("POST", "/v1/passkeys/registration/options")];
+    let dangerous = [
+        ("POST", "/v1/keys"),
+        ("DELETE", "/v1/passkeys/AQ"),
+        ("POST", "/v1/passkeys/registration/options"),
+        ("POST", "/v1/session/wallet"),
+    ];
     for (method, path) in dangerous {
         let refused = meter.call(method, path, &by_old, make).await;
         assert_eq!(refused.code(), (403, "reauthentication_required"), "{method} {path}");

@@ -14,6 +14,7 @@ use super::IdentityError;
 use super::UserId;
 use super::keys::{ApiKey, KeyId, KeyLimits};
 use super::secret::SecretHash;
+use crate::database::Database;
 
 /// How long an expired challenge or session, and how long a key that ended, is kept so that its caller is told what happened, seconds.
 const EXPIRED_KEPT_S: u64 = 3600;
@@ -21,12 +22,10 @@ const REVOKED_KEPT_S: u64 = 30 * 24 * 3600;
 
 /// Opens the store that `database_url` names.
 pub(super) async fn open(database_url: &str) -> Result<Box<dyn Store>, IdentityError> {
-    let scheme = database_url.split(':').next().unwrap_or_default();
-    match scheme {
-        "sqlite" => Ok(Box::new(sqlite::SqliteStore::open(database_url).await?)),
-        "postgres" | "postgresql" => Ok(Box::new(postgres::PostgresStore::open(database_url).await?)),
-        _ => Err(IdentityError::Scheme { scheme: scheme.to_owned() }),
-    }
+    Ok(match Database::open(database_url).await? {
+        Database::Sqlite(pool) => Box::new(sqlite::SqliteStore { pool }),
+        Database::Postgres(pool) => Box::new(postgres::PostgresStore { pool }),
+    })
 }
 
 /// What identity asks of a database. Every write is one atomic statement.

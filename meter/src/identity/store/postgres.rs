@@ -1,9 +1,7 @@
 //! PostgreSQL: plain statements at its default isolation; each write is one of them.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::PgPool;
 use wire::{Address, B256};
 
 use super::super::keys::{ApiKey, KeyId};
@@ -15,20 +13,8 @@ use super::{
     models_text, session_row, stored,
 };
 
-const CONNECTIONS_MAX: u32 = 4;
-const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
-
 pub(super) struct PostgresStore {
-    pool: PgPool,
-}
-
-impl PostgresStore {
-    pub(super) async fn open(database_url: &str) -> Result<Self, IdentityError> {
-        let options = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(CONNECTION_WAIT_MAX);
-        let pool = options.connect(database_url).await?;
-        sqlx::migrate!("migrations/postgres").run(&pool).await?;
-        Ok(Self { pool })
-    }
+    pub(super) pool: PgPool,
 }
 
 #[async_trait]

@@ -1,10 +1,7 @@
-//! SQLite: write-ahead log, durable commits, a few pooled connections. Writers wait their turn at the file's lock.
-
-use std::str::FromStr;
-use std::time::Duration;
+//! SQLite: each write is one durable statement.
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::SqlitePool;
 use wire::{Address, B256};
 
 use super::super::keys::{ApiKey, KeyId};
@@ -16,24 +13,8 @@ use super::{
     models_text, session_row, stored,
 };
 
-const CONNECTIONS_MAX: u32 = 4;
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
-
 pub(super) struct SqliteStore {
-    pool: SqlitePool,
-}
-
-impl SqliteStore {
-    pub(super) async fn open(database_url: &str) -> Result<Self, IdentityError> {
-        let options = SqliteConnectOptions::from_str(database_url)?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(LOCK_WAIT_MAX);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
-        Ok(Self { pool })
-    }
+    pub(super) pool: SqlitePool,
 }
 
 #[async_trait]

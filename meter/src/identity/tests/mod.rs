@@ -21,13 +21,13 @@ mod users; // passkeys, wallets and whose session it is
 const NOW_S: u64 = 1_900_000_000;
 
 /// One fresh database, dropped at the end of the test where it is a file.
-struct Database {
-    url: String,
+pub(crate) struct Database {
+    pub(crate) url: String,
     _folder: tempfile::TempDir,
 }
 
 /// Every database that this run can reach, each empty.
-async fn databases() -> Vec<Database> {
+pub(crate) async fn databases() -> Vec<Database> {
     let folder = tempfile::tempdir().unwrap();
     let mut databases = vec![Database { url: format!("sqlite://{}", folder.path().join("meter.sqlite").display()), _folder: folder }];
     if let Ok(server) = std::env::var("DATABASE_URL") {

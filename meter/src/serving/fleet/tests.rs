@@ -19,6 +19,7 @@ pub(crate) fn facts(last_byte: u8, fallback: bool, capacity: u32) -> NodeFacts {
         capacity,
         device: Device { kind: "cpu".into(), name: "test".into(), memory_bytes: 1, parallelism: 1 },
         version: "0".into(),
+        region: None,
         linked_at: 0,
         quarantine: None,
     }
