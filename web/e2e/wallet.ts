@@ -22,7 +22,7 @@ type Signing = (typeof SIGNING)[number];
 
 interface Answer {
   result?: unknown;
-  error?: { code: number; message: string };
+  error?: { code: number; message: string; data?: unknown };
 }
 
 interface TransactionRequest {
@@ -33,7 +33,13 @@ interface TransactionRequest {
   nonce?: Hex;
 }
 
-const refusal = (code: number, message: string): Answer => ({ error: { code, message } });
+const refusal = (code: number, message: string, data?: unknown): Answer => ({ error: { code, message, ...(data === undefined ? {} : { data }) } });
+
+/** What the chain said beside the message, such as the data of a revert: wallets hand it on. */
+function dataOf(error: unknown): unknown {
+  const { data, cause } = (error ?? {}) as { data?: unknown; cause?: unknown };
+  return data ?? (cause ? dataOf(cause) : undefined);
+}
 
 export class TestWallet {
   readonly accounts: PrivateKeyAccount[];
@@ -108,7 +114,7 @@ export class TestWallet {
       return { result: isSigning ? await this.sign(method as Signing, params) : await this.answer(method, params) };
     } catch (error) {
       const known = error as { code?: number; shortMessage?: string; message?: string };
-      return refusal(known.code ?? -32000, known.shortMessage ?? known.message ?? String(error));
+      return refusal(known.code ?? -32000, known.shortMessage ?? known.message ?? String(error), dataOf(error));
     }
   }
 
@@ -151,14 +157,14 @@ export class TestWallet {
 /** Runs in the page before its own scripts. */
 function announce(name: string): void {
   const page = globalThis as unknown as {
-    __walletCall(method: string, params: unknown[]): Promise<{ result?: unknown; error?: { code: number; message: string } }>;
+    __walletCall(method: string, params: unknown[]): Promise<{ result?: unknown; error?: { code: number; message: string; data?: unknown } }>;
     __walletEmit(event: string, value: unknown): void;
   };
   const listeners = new Map<string, Set<(value: unknown) => void>>();
   const provider = {
     async request({ method, params }: { method: string; params?: unknown[] }): Promise<unknown> {
       const { result, error } = await page.__walletCall(method, params ?? []);
-      if (error) throw Object.assign(new Error(error.message), { code: error.code });
+      if (error) throw Object.assign(new Error(error.message), { code: error.code, data: error.data });
       // A wallet that never learnt this chain says null, not undefined.
       return result ?? null;
     },

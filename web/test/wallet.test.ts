@@ -65,12 +65,15 @@ describe("errors", () => {
     [{ code: -32603, data: { originalError: { code: 4001 } } }, "rejected"],
     [{ message: "x", cause: { code: 4100 } }, "not_allowed"],
     [new Error("insufficient funds for gas * price + value"), "no_gas"],
+    [new Error("The total cost (gas * gas fee + value) of executing this transaction exceeds the balance of the account."), "no_gas"],
     [new Error("boom"), "failed"],
+    [new Error("The wallet's own sentence."), "failed"],
     ["text", "failed"],
     [null, "failed"],
   ])("%j is %s", (error, code) => {
     expect(walletProblem(error).code).toBe(code);
-    expect(walletProblem(error).text).toMatch(/\.$/);
+    expect(walletProblem(error).text).toMatch(/[^.]\.$/);
+    expect(walletProblem(error).text).not.toContain("..");
   });
 
   it("does not walk a circle of causes for ever", () => {

@@ -32,10 +32,11 @@ export function walletProblem(error: unknown): WalletProblem {
   const known = code === undefined ? undefined : BY_CODE[code];
   if (known) return known;
   const said = messageOf(error);
-  if (/insufficient funds/i.test(said)) {
+  // As nodes word it, and as viem does inside of wallets.
+  if (/insufficient funds|exceeds the balance of the account/i.test(said)) {
     return { code: "no_gas", text: "The wallet has too little of the chain's own coin for the network fee. Add some, then try again." };
   }
-  return { code: "failed", text: `The wallet failed: ${said.slice(0, 200) || "it gave no reason"}. Try again.` };
+  return { code: "failed", text: `The wallet failed: ${said.slice(0, 200).replace(/\.+$/, "") || "it gave no reason"}. Try again.` };
 }
 
 /** An error's own words, without the pages of context that libraries append. */
