@@ -101,7 +101,7 @@ pub enum HoldRefusal {
         needed: Credits,
     },
     /// The key is used up.
-    #[error("the API key's limit leaves {available} PRLX and {needed} are needed; raise its limit or use another key")]
+    #[error("the API key's limit leaves {available} PRLX and {needed} are needed; use another key, or make one with a higher limit")]
     KeyLimit {
         /// What the limit leaves.
         available: Credits,

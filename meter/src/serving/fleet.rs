@@ -209,12 +209,6 @@ impl Node {
         capable && !self.closed.is_cancelled() && !self.status().draining && self.quarantined().is_none()
     }
 
-    /// Whether nothing was heard of it for too long.
-    pub fn is_stale(&self, now_s: u64) -> bool {
-        let heard_at = Some(self.status_at.load(Ordering::Acquire)).filter(|at| *at > 0).unwrap_or(self.facts.linked_at);
-        now_s.saturating_sub(heard_at) > STALE_S
-    }
-
     /// Why it gets no jobs, if it failed an audit.
     pub fn quarantine(&self) -> Option<Quarantine> {
         self.quarantined().clone()
