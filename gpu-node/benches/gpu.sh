@@ -118,7 +118,7 @@ else
     for name in device equal.real sanitizer; do skip "$name" "no card is used"; done
 fi
 
-part model 90 "$binary" model random --shape "$shape" --seed 1 "$work/random"
+part model 150 "$binary" model random --shape "$shape" --seed 1 "$work/random"
 small=$real
 if [[ ! -d $small ]]; then
     small=$work/tiny
