@@ -87,7 +87,7 @@ test("a key whose limit is used up says how much is left, and a revoked one that
       await page.getByRole("button", { name: "Test it" }).click();
       const problem = page.getByRole("alert").filter({ hasText: "key" });
       await problem.waitFor();
-      expect(await problem.innerText()).toMatch(/^The API key's limit leaves 0\.000\d+ PRLX and 0\.000\d+ are needed; raise its limit or use another key\.$/);
+      expect(await problem.innerText()).toMatch(/^The API key's limit leaves 0\.000\d+ PRLX and 0\.000\d+ are needed; use another key, or make one with a higher limit\.$/);
       expect(await page.locator("blockquote").count()).toBe(0);
 
       // Revoked in another tab, while this one still shows it.
