@@ -60,7 +60,7 @@ export class Runs {
       if (record.account !== null && account !== null && record.account !== account) continue;
       const message = await this.deps.database.get("messages", record.key);
       if (!message?.answer || isOver(message.answer.state)) await this.deps.database.write([{ store: "jobs", remove: record.key }]);
-      else void this.#run(record, message, () => {});
+      else void this.#run(record, message, null);
     }
   }
 
@@ -81,7 +81,8 @@ export class Runs {
     await this.resume();
   }
 
-  async #run(record: JobRecord, message: Message, settled: (refusal: ApiError | null) => void): Promise<void> {
+  /** `settled` is told whether the meter took it; null when nobody waits for that, so that the message itself says why not. */
+  async #run(record: JobRecord, message: Message, settled: ((refusal: ApiError | null) => void) | null): Promise<void> {
     this.#records.set(record.key, record);
     this.#show(record, "reading");
     const pace = new Pace(this.deps.now, record.jobId === null && message.answer?.eventsRead === 0);
@@ -92,22 +93,22 @@ export class Runs {
         // Another tab is at it, or was: when the job has a name, this one is told.
         if (refusal === undefined) {
           this.#forget(record.key);
-          return settled(null);
+          return settled?.(null);
         }
         if (refusal) {
           this.#forget(record.key);
           if (message.answer) Object.assign(message.answer, { state: "failed", failure: { code: refusal.code, message: refusal.message } });
           await this.#save(message);
           await this.deps.database.write([{ store: "jobs", remove: record.key }]);
-          this.deps.sink.show(message, true);
-          return settled(refusal);
+          if (!settled) this.deps.sink.show(message, true);
+          return settled?.(refusal);
         }
       }
-      settled(null);
+      settled?.(null);
       await this.#read(record, message, reader, pace);
     } catch (error) {
       // A full disk or a closed database: what is on the screen stays, and the job can be read again after a reload.
-      settled(failureOf(error));
+      settled?.(failureOf(error));
       this.#forget(record.key);
     }
   }
