@@ -38,6 +38,8 @@ export default defineConfig({
   build: {
     target: "es2022",
     assetsInlineLimit: 0,
+    // One sheet of some 7 kB packed: a part that is fetched later then waits for nothing but its own code, and asking again is enough where that fails.
+    cssCodeSplit: false,
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 300,
   },

@@ -20,6 +20,7 @@ behaviours!(
     a_reorg_below_what_was_promised_gets_no_second_promise,
     a_reorg_of_the_closure_stops_spending_again,
     a_meter_whose_clock_is_behind_or_ahead_keeps_the_promise,
+    a_later_promise_never_ends_before_the_outdated_one,
     one_meter_promises_and_the_other_refuses_to_spend,
     a_hold_and_a_promise_at_the_same_moment_never_both_succeed,
     a_promise_stands_after_a_kill,
@@ -300,6 +301,30 @@ async fn a_meter_whose_clock_is_behind_or_ahead_keeps_the_promise(ground: Ground
     chain.mine_at(&behind, given.deadline + 1, vec![]).await;
     assert_open(&behind, 1).await;
     assert_clean(&behind).await;
+}
+
+async fn a_later_promise_never_ends_before_the_outdated_one(ground: Ground) {
+    let ahead = Ground { clock: ManualClock::at_s(NOW + 50_000), ..ground.clone() }.open().await;
+    let mut chain = TestChain::new();
+    fund(&ahead, &mut chain, PAYER, 1_000).await;
+    let first = ahead.give_clearance(PAYER).await.unwrap();
+    assert_eq!(first, promised(0, 1, NOW + 50_000 + VALID_S));
+    ahead.close().await;
+
+    let ledger = ground.open().await;
+    let before = chain.clone();
+    chain.mine(&ledger, vec![authorized_again(PAYER, 1_000, 1_000, 1)]).await;
+    let second = ledger.give_clearance(PAYER).await.unwrap();
+    assert_eq!(second, promised(0, 2, first.deadline));
+
+    // Without the new authorization the chain may take the first promise again, for as long as it says.
+    ledger.rewind(ORIGIN, chain.tip.unwrap(), before.tip.unwrap()).await.unwrap();
+    let mut fork = TestChain { salt: 1, ..before };
+    fork.mine_at(&ledger, NOW + 49_999, vec![]).await;
+    assert_closing(&ledger, 1, first.deadline).await;
+    fork.mine_at(&ledger, first.deadline + 1, vec![]).await;
+    assert_open(&ledger, 2).await;
+    assert_clean(&ledger).await;
 }
 
 async fn one_meter_promises_and_the_other_refuses_to_spend(ground: Ground) {
