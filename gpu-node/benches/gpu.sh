@@ -11,8 +11,8 @@
 # MODEL_DIR   a small real model, imported, such as SmolLM2-135M-Instruct; answers and whole-model equality are compared on it when it is
 #             there, else on a random tiny one
 #
-# Beside it, where they can be called: llama.cpp (LLAMA_BENCH=path of llama-bench, LLAMA_MODEL=a Q8_0 GGUF of 8B shapes) and a PyTorch
-# loop with a static cache (TORCH_LOOP=command that prints one JSON object). compute-sanitizer where it is installed.
+# Beside it, where they can be called: llama.cpp (LLAMA_BENCH=path of llama-bench, LLAMA_MODEL=a Q8_0 GGUF of 8B shapes) and torch_loop.py, a
+# PyTorch loop with a static cache, where TORCH_PYTHON (python3) has PyTorch. compute-sanitizer where it is installed.
 #
 # Each part has a limit of its own; one that fails or runs out of time is named in the JSON, and the others go on. All of them together end
 # after GPU_LIMIT_S seconds (570). Exit codes: 0 every part passed and all answers are equal; 1 not; 2 it could not begin.
@@ -114,7 +114,7 @@ if [[ $backend == cuda ]]; then
         skip sanitizer "compute-sanitizer is not installed"
     fi
 else
-    shape=tiny batches=1,8 prompt=100 completion=40 long=200
+    shape=tiny batches=1,8 prompt=100 completion=300 long=200
     for name in device equal.real sanitizer; do skip "$name" "no card is used"; done
 fi
 
@@ -147,4 +147,11 @@ if [[ -n ${LLAMA_BENCH:-} && -n ${LLAMA_MODEL:-} ]]; then
 else
     skip llama_cpp "LLAMA_BENCH and LLAMA_MODEL name none"
 fi
-if [[ -n ${TORCH_LOOP:-} ]]; then part pytorch 90 bash -c "$TORCH_LOOP"; else skip pytorch "TORCH_LOOP names none"; fi
+torch_python=${TORCH_PYTHON:-python3}
+torch_flags=()
+[[ $backend == cuda ]] || torch_flags=(--device cpu --shape tiny --batch 1,8 --context 100 --prompt 200 --steps 8)
+if "$torch_python" -c 'import torch' 2>/dev/null; then
+    part pytorch 90 "$torch_python" gpu-node/benches/torch_loop.py "${torch_flags[@]}"
+else
+    skip pytorch "$torch_python has no PyTorch; TORCH_PYTHON names another"
+fi

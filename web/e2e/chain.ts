@@ -24,6 +24,8 @@ export const CREDITS_PER_PRLX = 1_000_000_000n;
 
 export const token = parseAbi([
   "function transfer(address to, uint256 value) returns (bool)",
+  "function transferFrom(address from, address to, uint256 value) returns (bool)",
+  "function approve(address spender, uint256 value) returns (bool)",
   "function balanceOf(address owner) view returns (uint256)",
   "function nonces(address owner) view returns (uint256)",
   "function allowance(address owner, address spender) view returns (uint256)",

@@ -1,4 +1,4 @@
-/** What can become of a deposit that was sent: sped up, cancelled, dropped; and one that could not be sent at all. */
+/** What can become of a deposit that was sent: sped up, cancelled, dropped, refused by the chain; and one that could not be sent at all. */
 
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -6,7 +6,8 @@ import { createWalletClient, isAddressEqual } from "viem";
 import type { Hex, Transaction } from "viem";
 
 import { launch } from "./browser";
-import { CREDITS_PER_PRLX, WEI_PER_CREDIT, chain, development, prlxWei, reader, transport, vaultCredits } from "./chain";
+import { CREDITS_PER_PRLX, WEI_PER_CREDIT, chain, development, prlxWei, reader, token, transport, vaultCredits } from "./chain";
+import { facts } from "./facts";
 import { askForDeposit, awaitCredited, connectForDeposit, problem } from "./flows";
 import { eventually } from "./wait";
 import { visiting } from "./visits";
@@ -22,8 +23,13 @@ beforeAll(async () => {
 afterAll(() => browser?.close());
 
 /** Somebody with a wallet whose deposit of 10 PRLX was sent while no block is made; `work` gets the transaction, and blocks are made again after it. */
-async function sent(work: (wallet: TestWallet, page: Page, transaction: Transaction) => Promise<void>, afterwards: (wallet: TestWallet, page: Page) => Promise<void>): Promise<void> {
+async function sent(
+  work: (wallet: TestWallet, page: Page, transaction: Transaction) => Promise<void>,
+  afterwards: (wallet: TestWallet, page: Page) => Promise<void>,
+  before: (wallet: TestWallet) => Promise<void> = async () => {},
+): Promise<void> {
   const wallet = await TestWallet.create();
+  await before(wallet);
   await visiting(
     browser,
     null,
@@ -126,6 +132,28 @@ test("a deposit that the network dropped is given up after a while, moved nothin
       expect(await problem(page)).toBe("The network dropped the transaction, so nothing happened. Its fee was perhaps too low. Start again.");
       await nothingMoved(wallet);
       await triedAgain(wallet, page);
+    },
+  ));
+
+test("a deposit that the chain refuses has its reason in words, moved nothing, and can be made again", () =>
+  sent(
+    async (wallet, _, first) => {
+      // Somebody whom the wallet once allowed to takes nearly everything, in the same block and before the deposit.
+      const [, taker] = wallet.accounts;
+      if (!taker) throw new Error("the wallet has one account, two are needed");
+      const takers = createWalletClient({ account: taker, chain, transport: transport() });
+      await takers.writeContract({ address: facts.contracts.prlx, abi: token, functionName: "transferFrom", args: [wallet.account.address, taker.address, 95n * PRLX_WEI], gas: 100_000n, ...dearer(first) });
+    },
+    async (wallet, page) => {
+      expect(await problem(page)).toBe("The wallet has 5 PRLX, the deposit needs 10 PRLX. Deposit less.");
+      expect(await vaultCredits(wallet.account.address)).toBe(0n);
+      expect(await prlxWei(wallet.account.address)).toBe(5n * PRLX_WEI);
+      await triedAgain(wallet, page);
+    },
+    async (wallet) => {
+      const [, taker] = wallet.accounts;
+      const hash = await client(wallet).writeContract({ address: facts.contracts.prlx, abi: token, functionName: "approve", args: [taker?.address ?? wallet.account.address, 95n * PRLX_WEI] });
+      await reader.waitForTransactionReceipt({ hash });
     },
   ));
 

@@ -3,6 +3,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
+import { seriousFindings } from "./axe";
 import { launch, openWindow, visit } from "./browser";
 import { CREDITS_PER_PRLX, prlxWei, vaultCredits, WEI_PER_CREDIT } from "./chain";
 import { facts } from "./facts";
@@ -71,7 +72,7 @@ async function close(page: Page): Promise<void> {
 interface MeterCredits {
   held_credits: number;
   unsettled_credits: number;
-  authorization: { live: boolean };
+  authorization: { live: boolean; settle_deadline: number };
 }
 
 /** Waits until the meter, which follows the chain at its own pace, has it so. */
@@ -154,4 +155,27 @@ test("after a revocation nothing more can be spent, and the page says so", () =>
     await visit(page, "#/chat");
     await send(page, "Is anything left?");
     await page.getByText(/spending limit|not enough credits|signed for/i).first().waitFor();
+  }));
+
+test("once nothing is kept back after a revocation, the page says what can leave, and leads there", () =>
+  deposited(async (_, page) => {
+    await openWithdraw(page);
+    await page.getByRole("button", { name: "Revoke", exact: true }).click();
+    await page.getByRole("button", { name: "Revoke now" }).click();
+    await page.getByText("The authorization is revoked.").waitFor();
+    await asTheMeterSees(page, "the revocation", isOver);
+    await visit(page, "#/chat");
+    await page.getByRole("button", { name: /^Credits:/ }).waitFor();
+    expect(await page.locator("[data-low]").count()).toBe(0);
+
+    // The exit delay is over on this device's clock; the chain's is everybody's, and stays.
+    const { authorization } = await page.evaluate(async () => (await (await fetch("/v1/credits")).json()) as MeterCredits);
+    await page.clock.setFixedTime((authorization.settle_deadline + 1) * 1000);
+    const reminder = page.locator("[data-low=free]");
+    await reminder.getByText("Nothing is kept back any more: 40 PRLX can leave the vault.").waitFor();
+    expect(await page.getByRole("button", { name: /^Credits:.*40 PRLX can leave the vault/ }).count()).toBe(1);
+    expect(await seriousFindings(page)).toEqual([]);
+    await reminder.getByRole("link", { name: "Withdraw" }).click();
+    await page.getByRole("heading", { name: "Withdraw", level: 1 }).waitFor();
+    expect(await reminder.count()).toBe(0);
   }));

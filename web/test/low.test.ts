@@ -52,6 +52,13 @@ describe("what runs out", () => {
     expect(kind(authorized({ room: 0n, validUntil: NOW_S }, { available: 0n }))).toBe("expired");
   });
 
+  it("is what a revocation left, from the moment at which nothing is kept back", () => {
+    const revoked = (settleDeadline: number, available: bigint) => authorized({ validUntil: 0, live: false, settleDeadline }, { available });
+    expect(lowOf(revoked(NOW_S, 1_500_000_000n), null, NOW_S)).toEqual({ kind: "free", text: "Nothing is kept back any more: 1.5 PRLX can leave the vault.", action: "Withdraw" });
+    expect(kind(revoked(NOW_S + 1, 1_500_000_000n))).toBeNull();
+    expect(kind(revoked(NOW_S, 0n))).toBeNull();
+  });
+
   it("is nobody's business who never authorized or revoked, and no price is no shortage", () => {
     expect(kind({ ...rich, available: 0n, authorization: null })).toBeNull();
     expect(kind(authorized({ validUntil: 0, live: false }, { available: 0n }))).toBeNull();

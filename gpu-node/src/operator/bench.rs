@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,6 +15,8 @@ use crate::backend::cpu::read_gb_per_s;
 use crate::backend::{BackendConfig, BackendKind};
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished};
 
+/// A shorter time says more about who looked at the clock when than about the engine.
+const MEASURED_MIN: Duration = Duration::from_millis(20);
 /// Asks for an answer that is longer than any measurement.
 const QUESTION: &str = "Write a long and detailed story about a lighthouse keeper, the sea, and the ships that pass at night.";
 
@@ -149,12 +151,17 @@ struct Requests<'a> {
 
 impl Requests<'_> {
     fn submit(&mut self, prompt: &[u32], max_tokens: u32) -> anyhow::Result<mpsc::Receiver<EngineEvent>> {
+        let job = self.job(prompt, max_tokens);
+        Ok(self.engine.submit(job)?)
+    }
+
+    fn job(&mut self, prompt: &[u32], max_tokens: u32) -> EngineJob {
         self.next += 1;
         // Ordinary words of every vocabulary of the families; which one does not matter.
         let word = (1_000 + self.next) % self.engine.vocabulary() as u32;
         let prompt = std::iter::once(word).chain(prompt.iter().copied().skip(1)).collect();
         let params = SamplingParams { max_tokens, seed: u64::from(self.next), ..self.params.clone() };
-        Ok(self.engine.submit(EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 })?)
+        EngineJob { prompt, params, cancel: Cancel::default(), scope: 0 }
     }
 
     fn answer(&mut self, prompt: &[u32], max_tokens: u32) -> anyhow::Result<Finished> {
@@ -175,9 +182,11 @@ impl Requests<'_> {
     /// Tokens per second of several requests while all of them decode, from when the last one has its first token to when the first one
     /// ends, and the tokens in front of one of them on average. Their prompts are not in it.
     fn decoded_together(&mut self, prompt: &[u32], count: usize, chunk_tokens: usize) -> anyhow::Result<(f64, f64)> {
-        let all = self.submit_together(prompt, count, chunk_tokens)?;
+        let engine = self.engine;
+        let jobs = self.jobs_together(prompt, count, chunk_tokens);
         let times: Vec<Vec<Instant>> = std::thread::scope(|scope| {
-            let watchers: Vec<_> = all.into_iter().map(|events| scope.spawn(move || token_times(events))).collect();
+            // Each watcher submits its own, so that it watches before the first token comes.
+            let watchers: Vec<_> = jobs.into_iter().map(|job| scope.spawn(move || token_times(engine.submit(job)?))).collect();
             watchers.into_iter().map(|watcher| watcher.join().unwrap_or_else(|_| bail!("a watcher failed"))).collect::<anyhow::Result<_>>()
         })?;
         let begin = times.iter().filter_map(|times| times.first()).max();
@@ -188,21 +197,28 @@ impl Requests<'_> {
         if end <= begin || contexts.is_empty() {
             bail!("{count} requests never decoded all at once; raise --completion-tokens above {}", self.params.max_tokens);
         }
+        if *end - *begin < MEASURED_MIN {
+            let (took, least) = ((*end - *begin).as_secs_f64() * 1e3, MEASURED_MIN.as_millis());
+            bail!(
+                "{count} requests decoded together for {took:.1} ms, and {least} ms is the least that can be timed; raise --completion-tokens above {}",
+                self.params.max_tokens
+            );
+        }
         let context_tokens = contexts.iter().sum::<usize>() as f64 / contexts.len() as f64;
         Ok((contexts.len() as f64 / (*end - *begin).as_secs_f64(), context_tokens))
     }
 
     /// Requests whose answers go on while the prompts of the last ones are computed, one token a step, and that no token ends.
-    fn submit_together(&mut self, prompt: &[u32], count: usize, chunk_tokens: usize) -> anyhow::Result<Vec<mpsc::Receiver<EngineEvent>>> {
+    fn jobs_together(&mut self, prompt: &[u32], count: usize, chunk_tokens: usize) -> Vec<EngineJob> {
         let max_tokens = self.params.max_tokens + (count * prompt.len()).div_ceil(chunk_tokens) as u32;
         let mut ends = self.engine.prompter().eos_token_ids().to_vec();
         ends.sort_unstable();
         ends.dedup();
         let params = SamplingParams { logit_bias: ends.into_iter().map(|token| (token, -100.0)).collect(), ..self.params.clone() };
         let plain = std::mem::replace(&mut self.params, params);
-        let all = (0..count).map(|_| self.submit(prompt, max_tokens)).collect();
+        let jobs = (0..count).map(|_| self.job(prompt, max_tokens)).collect();
         self.params = plain;
-        all
+        jobs
     }
 }
 

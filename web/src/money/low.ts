@@ -1,7 +1,8 @@
-// What will stop the next answers soon, in plain words: credits, the limit that was signed, what waits for settlement, the authorization's end.
+// What will stop the next answers soon, and what lies there to be taken, in plain words: credits, the limit that was signed, what waits for
+// settlement, the authorization's end, credits that became free.
 
 import type { Credits } from "../session.svelte";
-import { messageCostUp } from "./amounts";
+import { messageCostUp, prlx } from "./amounts";
 
 /** Prompt and answer of a usual message together. */
 const ANSWER_TOKENS = 1_000n;
@@ -11,12 +12,12 @@ const DAY_S = 86_400;
 /** An authorization that ends sooner than this ends soon. */
 const EXPIRY_DAYS = 7;
 
-export type LowKind = "expired" | "credits" | "cap" | "exposure" | "expiry";
+export type LowKind = "expired" | "credits" | "cap" | "exposure" | "expiry" | "free";
 
 export interface Low {
   readonly kind: LowKind;
   readonly text: string;
-  /** What the one button says; it opens the deposit, where both are done. */
+  /** What the one button says. It opens the deposit, where one deposits and signs, or the withdrawal for `free`. */
   readonly action: string;
 }
 
@@ -27,11 +28,13 @@ const answers = (count: bigint): string => (count === 0n ? "no usual answer" : `
 
 /**
  * The most pressing shortage; null when there is none. `rate` is the chosen model's, in credits per 1,000,000 tokens; null when it is not known,
- * and then only time counts. Who never authorized, or revoked, chose so and is not warned.
+ * and then only time counts. Who never authorized, or revoked, chose so and is not warned; who revoked is told once everything is free, because
+ * nobody remembers the day.
  */
 export function lowOf(credits: Credits, rate: bigint | null, nowS: number): Low | null {
   const { authorization } = credits;
-  if (authorization === null || authorization.validUntil === 0) return null;
+  if (authorization === null) return null;
+  if (authorization.validUntil === 0) return freeOf(credits, authorization.settleDeadline, nowS);
   if (authorization.validUntil <= nowS) return { kind: "expired", text: "Your spending authorization is over: nothing can be sent until you sign a new one.", action: "Sign a new one" };
 
   const cost = rate === null ? 0n : messageCostUp(rate, ANSWER_TOKENS);
@@ -50,6 +53,12 @@ export function lowOf(credits: Credits, rate: bigint | null, nowS: number): Low 
   if (days >= EXPIRY_DAYS) return null;
   const when = days === 0 ? "within a day" : days === 1 ? "in a day" : `in ${days} days`;
   return { kind: "expiry", text: `Your spending authorization ends ${when}.`, action: "Renew it" };
+}
+
+/** What a revocation left in the vault, once nothing of it can be settled any more. */
+function freeOf(credits: Credits, settleDeadline: number, nowS: number): Low | null {
+  if (settleDeadline > nowS || credits.available <= 0n) return null;
+  return { kind: "free", text: `Nothing is kept back any more: ${prlx(credits.available)} PRLX can leave the vault.`, action: "Withdraw" };
 }
 
 /** How long a warning that was put away stays away, seconds: it is a reminder, not a nag. */

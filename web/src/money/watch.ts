@@ -74,13 +74,16 @@ function netDeposited(receipt: Receipt, sent: SentTransaction): bigint | null {
   return null;
 }
 
+/** What refuses the same call before the block, or after it: what was in the way may have come with the block itself. */
 async function reasonAt(chain: ChainSource, sent: SentTransaction, block: bigint): Promise<string | null> {
-  try {
-    await chain.request("eth_call", [{ from: sent.owner, to: sent.to, data: sent.data }, `0x${(block - 1n).toString(16)}`]);
-    return null;
-  } catch (error) {
-    return whyReverted(error);
+  for (const at of [block - 1n, block]) {
+    try {
+      await chain.request("eth_call", [{ from: sent.owner, to: sent.to, data: sent.data }, `0x${at.toString(16)}`]);
+    } catch (error) {
+      return whyReverted(error);
+    }
   }
+  return null;
 }
 
 /** Who took the nonce: the same call under another fee, or something else. */

@@ -185,7 +185,9 @@ impl Suite<'_> {
             return Ok(());
         };
         page::build::ready(self.workspace, self.stop, &mut |line| println!("{line}"))?;
-        let (tools, binaries) = (self.tools()?, self.processes()?);
+        let (tools, mut binaries) = (self.tools()?, self.processes()?);
+        // The meter as it is shipped, which the page is a part of.
+        binaries.meter = Binaries::only(self.workspace, &["meter"], true, self.stop)?.meter;
         let model = model::ready(self.workspace, &binaries.gpu_node, self.stop)?;
         let parts = Parts { root: self.workspace.root.clone(), tools, binaries, model };
         let mut running = page::network::PageNetwork::start(self.workspace, parts, &browser, self.stop, &mut |line| println!("{line}"))?;
