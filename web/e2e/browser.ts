@@ -2,6 +2,7 @@
 
 import { chromium } from "playwright-core";
 import type { Browser, BrowserContext, BrowserContextOptions, CDPSession, Page } from "playwright-core";
+import { afterAll, beforeAll } from "vitest";
 
 import { facts } from "./facts";
 
@@ -14,8 +15,15 @@ export type Theme = (typeof THEMES)[number];
 export const SIZES = { phone: { width: 360, height: 740 }, desktop: { width: 1280, height: 800 } } as const;
 export type Size = keyof typeof SIZES;
 
-export function launch(): Promise<Browser> {
-  return chromium.launch({ executablePath: facts.browser, args: FLAGS, headless: true });
+/** The suite's browser, from before its first test to after its last. */
+export let browser: Browser;
+
+/** Called once by each suite, before its own preparations. */
+export function useBrowser(): void {
+  beforeAll(async () => {
+    browser = await chromium.launch({ executablePath: facts.browser, args: FLAGS, headless: true });
+  });
+  afterAll(() => browser?.close());
 }
 
 /** What a page did that no page of ours may do. */

@@ -1,26 +1,22 @@
 /** The chat itself: versions, branches, the list, search, and taking conversations along. */
 
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, send } from "./flows";
 import { Relay } from "./relay";
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 let relay: Relay;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
   relay = await Relay.open();
 });
-afterAll(async () => {
-  relay?.close();
-  await browser?.close();
-});
+afterAll(() => relay?.close());
 
 async function chatting(work: (page: Page) => Promise<void>): Promise<void> {
   const { context, page, misdeeds } = await openWindow(browser, { url: relay.url });

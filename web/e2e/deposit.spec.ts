@@ -1,9 +1,8 @@
 /** Depositing: with a permit, without one, refused, left hanging, interrupted by a reload, with the wrong chain or account. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import type { Window } from "./browser";
 import { CREDITS_PER_PRLX, development, prlxWei, vaultCredits } from "./chain";
 import { askForDeposit, awaitCredited, connectForDeposit, deposit, problem } from "./flows";
@@ -11,11 +10,7 @@ import { picture } from "./pictures";
 import { eventually } from "./wait";
 import { TestWallet } from "./wallet";
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 async function withWallet(work: (wallet: TestWallet, window: Window) => Promise<void>, prlx = 100n): Promise<void> {
   const wallet = await TestWallet.create(prlx);

@@ -1,11 +1,11 @@
 /** What can become of a deposit that was sent: sped up, cancelled, dropped, refused by the chain; and one that could not be sent at all. */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 import { createWalletClient, isAddressEqual } from "viem";
 import type { Hex, Transaction } from "viem";
 
-import { launch } from "./browser";
+import { browser, useBrowser } from "./browser";
 import { CREDITS_PER_PRLX, WEI_PER_CREDIT, chain, development, prlxWei, reader, token, transport, vaultCredits } from "./chain";
 import { facts } from "./facts";
 import { askForDeposit, awaitCredited, connectForDeposit, problem } from "./flows";
@@ -16,11 +16,7 @@ import { TestWallet } from "./wallet";
 const PRLX_WEI = CREDITS_PER_PRLX * WEI_PER_CREDIT;
 const GWEI = 10n ** 9n;
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 /** Somebody with a wallet whose deposit of 10 PRLX was sent while no block is made; `work` gets the transaction, and blocks are made again after it. */
 async function sent(

@@ -1,19 +1,15 @@
 /** What a first visit costs, and what it may do. */
 
-import type { Browser, Request } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Request } from "playwright-core";
+import { expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { facts } from "./facts";
 
 const FIRST_LOAD_BYTES_MAX = 110_000;
 const FIRST_LOAD_REQUESTS_MAX = 6;
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser.close());
+useBrowser();
 
 test("the first load is small, packed, and from here alone", async () => {
   const { context, page, misdeeds } = await openWindow(browser);

@@ -1,9 +1,8 @@
 /** From the first visit to the first paid answer, its receipt, and the second visit without a wallet. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
-import { giveAuthenticator, launch, openWindow, visit } from "./browser";
+import { browser, giveAuthenticator, openWindow, visit, useBrowser } from "./browser";
 import { CREDITS_PER_PRLX, vaultCredits } from "./chain";
 import { facts } from "./facts";
 import { answered, answers, askForDeposit, awaitCredited, send } from "./flows";
@@ -12,11 +11,7 @@ import { TestWallet } from "./wallet";
 /** What a newcomer will bear. */
 const PROMPTS_MAX = 3;
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 test("a stranger signs up with a passkey, deposits, asks and gets a paid answer with a receipt", async () => {
   const wallet = await TestWallet.create();

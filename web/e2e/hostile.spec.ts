@@ -1,10 +1,9 @@
 /** Whatever a model says, in whatever pieces it comes: nothing of it runs, and nothing leaves the page. */
 
-import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { HOSTILE } from "../test/corpus";
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, send } from "./flows";
@@ -12,18 +11,14 @@ import { Relay, split } from "./relay";
 
 const SEEDS = [1, 2, 3];
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 let relay: Relay;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
   relay = await Relay.open();
 });
-afterAll(async () => {
-  relay?.close();
-  await browser?.close();
-});
+afterAll(() => relay?.close());
 
 for (const seed of SEEDS) {
   test(`the corpus, cut by seed ${seed}`, async () => {

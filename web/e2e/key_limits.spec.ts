@@ -1,22 +1,19 @@
 /** A key that ends by itself and is kept to a model, from the form to the meter's refusal. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 
 import { seriousFindings } from "./axe";
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 
 const WEEK_S = 7 * 86_400;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 test("a key is made for a week and one model, and the list says so", async () => {
   const { context, page, misdeeds } = await openWindow(browser);

@@ -1,20 +1,18 @@
 /** API keys: shown once, listed, tried with a real call, used up, revoked; and the lines to paste, which work as they stand. */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
 
-import { launch, visit } from "./browser";
+import { browser, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { visiting } from "./visits";
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 /** Makes a key on the page and returns it. */
 async function made(page: Page, name: string, limit: string): Promise<string> {

@@ -1,17 +1,13 @@
 /** Parts of the page that are fetched later, where the connection fails just then. */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 
-import { launch } from "./browser";
+import { browser, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { visiting } from "./visits";
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 /** The connection fails for the file of one part, until the returned function is called. */
 async function keptAway(page: Page, part: string): Promise<{ asked: () => number; letThrough: () => Promise<void> }> {

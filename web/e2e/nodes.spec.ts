@@ -1,9 +1,9 @@
 /** Nodes that fall silent or die, and nobody there to answer (they are cut off for real and come back at the end). */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, limitAnswers, send } from "./flows";
@@ -17,13 +17,11 @@ const LONG = "Write a long story about a lighthouse keeper, with many chapters."
 /** Long enough to be interrupted, short enough for a slow machine. */
 const ANSWER_TOKENS = 200;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 interface Pool {
   nodes_online: number;

@@ -1,9 +1,8 @@
 /** Every page in both themes and two sizes: readable to everybody, no wider than the window, and pictured. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 
-import { SIZES, THEMES, launch, openWindow, visit } from "./browser";
+import { browser, SIZES, THEMES, openWindow, visit, useBrowser } from "./browser";
 import type { Size } from "./browser";
 import { seriousFindings } from "./axe";
 import { Depositor } from "./depositor";
@@ -11,13 +10,11 @@ import { picture } from "./pictures";
 
 const PLACES = { chat: "#/chat", pool: "#/pool", usage: "#/usage", keys: "#/keys", account: "#/account", deposit: "#/deposit", withdraw: "#/withdraw" } as const;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 for (const visitor of ["stranger", "depositor"] as const) {
   describe(`for a ${visitor}`, () => {

@@ -1,9 +1,9 @@
 /** The causes of a 402, each made for real: told apart by its words and its way out, and the draft is still there. */
 
-import type { Browser, Locator, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Locator, Page } from "playwright-core";
+import { expect, test } from "vitest";
 
-import { launch, visit } from "./browser";
+import { browser, visit, useBrowser } from "./browser";
 import { CREDITS_PER_PRLX, vaultCredits } from "./chain";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
@@ -17,11 +17,7 @@ const TOO_FEW = "0.003";
 const TOO_FEW_CREDITS = 3_000_000;
 const COSTS_TOO_MUCH = "This answer may cost up to 0\\.004\\d* PRLX and 0\\.003 PRLX";
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 const draft = (page: Page) => page.getByRole("textbox", { name: "Message" }).inputValue();
 

@@ -1,10 +1,9 @@
 /** An answer's receipt, from signed to settled on chain, and what the browser can check of it by itself. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 
 import { seriousFindings } from "./axe";
-import { SIZES, THEMES, launch, openWindow, visit } from "./browser";
+import { browser, SIZES, THEMES, openWindow, visit, useBrowser } from "./browser";
 import type { Size } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
@@ -14,13 +13,11 @@ import { eventually } from "./wait";
 
 const LINES_MIN = 6;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 test("every line holds once the receipt is settled, and the page says what that does not prove", async () => {
   const { context, page, misdeeds } = await openWindow(browser);

@@ -1,9 +1,8 @@
 /** Messages that can't be sent as they are: the reason, the way out, and the draft that is still there. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
-import { giveAuthenticator, launch, openWindow, visit } from "./browser";
+import { browser, giveAuthenticator, openWindow, visit, useBrowser } from "./browser";
 import { CREDITS_PER_PRLX, vaultCredits } from "./chain";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
@@ -11,11 +10,7 @@ import { answered, answers, askForDeposit, send } from "./flows";
 import { visiting } from "./visits";
 import { TestWallet } from "./wallet";
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 const message = "Name one colour of the rainbow.";
 

@@ -1,10 +1,10 @@
 /** What the page says before something runs out, and what it asks before something lasts. */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
 
 import { seriousFindings } from "./axe";
-import { SIZES, launch, openWindow, visit, giveAuthenticator } from "./browser";
+import { browser, SIZES, openWindow, visit, giveAuthenticator, useBrowser } from "./browser";
 import type { Size } from "./browser";
 import { Depositor } from "./depositor";
 import { problem } from "./flows";
@@ -12,13 +12,11 @@ import { problem } from "./flows";
 /** Five usual answers at the rate of the test network: 1,000 tokens cost 4,000,000 credits. */
 const FIVE_ANSWERS_CREDITS = 20_000_000;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 /** The meter's word, with nearly everything spent. */
 async function nearlySpent(page: Page): Promise<void> {

@@ -1,9 +1,9 @@
 /** How the page feels on a slow machine: typing beside a long conversation and a fast answer. */
 
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, send } from "./flows";
@@ -21,16 +21,12 @@ const PARAGRAPH = "A hash function maps *any* input to a value of fixed size; `s
 const LISTING = "```python\ndef digest(data: bytes) -> str:\n    return hashlib.sha256(data).hexdigest()\n```\n\n";
 const ANSWER = PARAGRAPH.repeat(3) + LISTING + "| input | output |\n|---|---|\n| a | ca97 |\n| b | 3e23 |\n\n" + PARAGRAPH;
 
-let browser: Browser;
+useBrowser();
 let relay: Relay;
 beforeAll(async () => {
-  browser = await launch();
   relay = await Relay.open();
 });
-afterAll(async () => {
-  relay?.close();
-  await browser?.close();
-});
+afterAll(() => relay?.close());
 
 const figure = (name: string, value: number, unit: string) => console.log(`figure ${name} ${value.toFixed(1)} ${unit}`);
 

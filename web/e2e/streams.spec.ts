@@ -1,9 +1,8 @@
 /** What becomes of an answer when the reader reloads, opens a second tab, loses the network, or has enough. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import type { Window } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
@@ -17,13 +16,11 @@ const ANSWER_TOKENS = 200;
 const BEGUN_CHARACTERS = 20;
 const OFFLINE_MS = 5_000;
 
-let browser: Browser;
+useBrowser();
 let depositor: Depositor;
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
 });
-afterAll(() => browser?.close());
 
 async function signedIn(work: (window: Window) => Promise<void>): Promise<void> {
   const window = await openWindow(browser);

@@ -3,10 +3,10 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { Browser, Locator, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Locator, Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
 
-import { launch, visit } from "./browser";
+import { browser, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, answers, limitAnswers, send } from "./flows";
@@ -29,15 +29,14 @@ interface Exported {
   }[];
 }
 
-let browser: Browser;
 let depositor: Depositor;
 /** What the first profile exported of its one conversation, and of everything. */
 let one: Exported;
 let all: Exported;
 let markdown: string;
 
+useBrowser();
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
   await visiting(browser, depositor, async ({ page }) => {
     await limitAnswers(page, ANSWER_TOKENS);
@@ -51,7 +50,6 @@ beforeAll(async () => {
     all = JSON.parse(await exported(page, () => page.getByRole("button", { name: "Export all" }).click(), /^parallelix conversations\.json$/)) as Exported;
   });
 });
-afterAll(() => browser?.close());
 
 async function menu(page: Page, item: string): Promise<void> {
   await page.getByRole("button", { name: `More for ${QUESTION}` }).click();

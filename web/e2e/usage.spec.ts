@@ -2,10 +2,10 @@
 
 import { readFileSync } from "node:fs";
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { beforeAll, expect, test } from "vitest";
 
-import { launch, visit } from "./browser";
+import { browser, visit, useBrowser } from "./browser";
 import { Depositor } from "./depositor";
 import { facts } from "./facts";
 import { answered, limitAnswers, send } from "./flows";
@@ -26,7 +26,6 @@ interface Row {
   cost: number;
 }
 
-let browser: Browser;
 let depositor: Depositor;
 let ledger: Row[];
 
@@ -41,8 +40,8 @@ async function ask(key: string, model: string): Promise<void> {
   await response.text();
 }
 
+useBrowser();
 beforeAll(async () => {
-  browser = await launch();
   depositor = await Depositor.create();
   const keys: string[] = [];
   for (const name of [HOSTILE, "laptop", "laptop"]) keys.push((await depositor.ask<{ key: string }>("POST", "/v1/keys", { name })).key);
@@ -58,7 +57,6 @@ beforeAll(async () => {
   const day = new Date().toISOString().slice(0, 10);
   ledger = (await depositor.ask<{ data: Row[] }>("GET", `/v1/usage?from=${day}&to=${day}`)).data;
 });
-afterAll(() => browser?.close());
 
 const sum = (rows: readonly Row[], field: "requests" | "prompt_tokens" | "completion_tokens" | "cost") => rows.reduce((total, row) => total + row[field], 0);
 const cells = (name: string, rows: readonly Row[]) => [name, ...(["requests", "prompt_tokens", "completion_tokens"] as const).map((field) => sum(rows, field).toLocaleString("en-US")), String(sum(rows, "cost") / 1e9)];

@@ -1,10 +1,9 @@
 /** Somebody without account and wallet: what is served, what it costs, who computes, and one real answer that they check themselves. */
 
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 import { seriousFindings } from "./axe";
-import { SIZES, THEMES, launch, openWindow, visit } from "./browser";
+import { browser, SIZES, THEMES, openWindow, visit, useBrowser } from "./browser";
 import type { Size } from "./browser";
 import { facts } from "./facts";
 import { eventually } from "./wait";
@@ -12,11 +11,7 @@ import { eventually } from "./wait";
 /** Lines that ask the chain about a batch; the rest needs none. */
 const LINES_MIN = 6;
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 test("a visitor reads a real answer and finds every claim of its receipt to hold, without a wallet", async () => {
   const { context, page, misdeeds } = await openWindow(browser);

@@ -1,10 +1,10 @@
 /** Taking money out: a part, everything at once, after a revocation, and what is refused. */
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 
 import { seriousFindings } from "./axe";
-import { launch, openWindow, visit } from "./browser";
+import { browser, openWindow, visit, useBrowser } from "./browser";
 import { CREDITS_PER_PRLX, prlxWei, vaultCredits, WEI_PER_CREDIT } from "./chain";
 import { facts } from "./facts";
 import { answered, answers, askForDeposit, awaitCredited, deposit, limitAnswers, problem, send } from "./flows";
@@ -13,11 +13,7 @@ import { TestWallet } from "./wallet";
 
 const PRLX_WEI = 10n ** 18n;
 
-let browser: Browser;
-beforeAll(async () => {
-  browser = await launch();
-});
-afterAll(() => browser?.close());
+useBrowser();
 
 async function deposited(work: (wallet: TestWallet, page: Page) => Promise<void>): Promise<void> {
   const wallet = await TestWallet.create();

@@ -152,6 +152,8 @@ impl Peer {
             command::show(Command::new("python3").args(["-m", "venv"]).arg(&folder), BENCH_LIMIT, stop)?;
             let mut pip = Command::new(&python);
             pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PEER, "numpy"]);
+            // GCC 12 takes the stores that shape the tile unit for dead ones, and llama.cpp ends with an illegal instruction where there is one.
+            pip.env("CXXFLAGS", "-fno-tree-dse -fno-dse");
             if let Err(error) = command::capture(&mut pip, BENCH_LIMIT, stop) {
                 eprintln!("{error:#}");
                 return Ok(None);
