@@ -15,6 +15,8 @@ use wire::node::{SamplingParams, TokenLogprobs};
 use super::logprobs::LogSoftmax;
 use crate::backend::cpu::{exp, weights};
 
+/// Logits that are looked at side by side.
+const LANES: usize = 16;
 /// Logits of one block when the greatest are looked for.
 const BOUND_BLOCK: usize = 64;
 /// Candidates that top-p sorts at first; it sorts four times as many while they do not hold enough probability.
@@ -97,7 +99,7 @@ impl Sampler {
 
     /// The token that comes next; the state stays before it. `logits` are changed.
     pub fn choose(&mut self, logits: &mut [f32]) -> Result<Drawn, SampleError> {
-        if logits.iter().any(|logit| !logit.is_finite()) {
+        if !all_finite(logits) {
             return Err(SampleError::NotFinite);
         }
         let unchanged = self.params.logprobs.map(|count| (count as usize, logits.to_vec()));
@@ -249,8 +251,22 @@ fn likelier_first(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
 
 /// Greatest logit and its token; ties go to the lowest id. Negative infinity when there is no other.
 pub(super) fn greatest(logits: &[f32]) -> (f32, u32) {
-    let better = |best: (f32, u32), (logit, id): (&f32, u32)| if *logit > best.0 { (*logit, id) } else { best };
-    logits.iter().zip(0..).fold((f32::NEG_INFINITY, 0), better)
+    // Lane by lane, which the compiler turns into vectors; one running maximum with its place it does not.
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for lanes in whole {
+        for (most, logit) in most.iter_mut().zip(lanes) {
+            *most = if *logit > *most { *logit } else { *most };
+        }
+    }
+    let max = most.iter().chain(rest).fold(f32::NEG_INFINITY, |max, logit| if *logit > max { *logit } else { max });
+    let place = logits.iter().position(|logit| *logit == max).unwrap_or_default();
+    (max, place as u32)
+}
+
+fn all_finite(logits: &[f32]) -> bool {
+    const INFINITY_BITS: i32 = 0x7f80_0000;
+    logits.iter().fold(0, |most, logit| most.max((logit.to_bits() & 0x7fff_ffff) as i32)) < INFINITY_BITS
 }
 
 /// A number in [0, 1) with 53 bits from seed and index: Philox 4x32-10 (Salmon et al., SC 2011), key = seed, counter = index.
@@ -271,6 +287,29 @@ fn uniform(seed: u64, index: u32) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_greatest_is_the_first_of_the_greatest_ones(
+            logits in prop::collection::vec(prop_oneof![-3i8..3, Just(i8::MIN)], 0..100),
+        ) {
+            let value = |x: &i8| if *x == i8::MIN { f32::NEG_INFINITY } else { f32::from(*x) * 0.5 };
+            let logits: Vec<f32> = logits.iter().map(value).collect();
+            let better = |best: (f32, u32), (logit, id): (&f32, u32)| if *logit > best.0 { (*logit, id) } else { best };
+            prop_assert_eq!(greatest(&logits), logits.iter().zip(0..).fold((f32::NEG_INFINITY, 0), better));
+        }
+
+        #[test]
+        fn one_number_that_is_not_finite_is_found_wherever_it_stands(
+            mut logits in prop::collection::vec(-1e30f32..1e30, 1..100),
+            at in any::<prop::sample::Index>(),
+            wrong in prop_oneof![Just(f32::NAN), Just(-f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)],
+        ) {
+            prop_assert!(all_finite(&logits));
+            *at.get_mut(&mut logits) = wrong;
+            prop_assert!(!all_finite(&logits));
+        }
+    }
 
     fn warm() -> SamplingParams {
         SamplingParams { temperature: 1.0, ..SamplingParams::greedy(16) }
