@@ -243,9 +243,20 @@ impl Network {
     }
 
     pub async fn payer_with(&self, funds: Funds) -> Payer {
-        let id = self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let account = AccountId(id);
-        let wallet = wallet_of(account);
+        let account = self.account_id();
+        self.funded(account, wallet_of(account), funds).await
+    }
+
+    /// The account of a wallet that can sign, with the usual funds.
+    pub async fn payer_of(&self, wallet: Address) -> Payer {
+        self.funded(self.account_id(), wallet, Funds::default()).await
+    }
+
+    fn account_id(&self) -> AccountId {
+        AccountId(self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+    }
+
+    async fn funded(&self, account: AccountId, wallet: Address, funds: Funds) -> Payer {
         let mut facts = vec![Fact::AccountOpened { account, wallet }];
         if funds.deposited > 0 {
             facts.push(Fact::Deposited { account, amount: funds.deposited, net_deposited: funds.deposited });
@@ -262,7 +273,8 @@ impl Network {
         }
         self.mine(facts).await;
         let credits = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
-        let key = self.key_of(account, KeyLimits { credits, ..KeyLimits::default() }).await;
+        let limits = KeyLimits { credits, ..KeyLimits::default() };
+        let key = self.identity.create_key(wallet, "test", limits).await.unwrap().key.reveal().to_owned();
         Payer { account, key }
     }
 
