@@ -16,7 +16,7 @@ use wire::{Address, B256, OperatorId};
 use crate::identity::IdentitySettings;
 
 pub use audits::{AuditSettings, RATE_BPS_MAX};
-pub use limits::Limits;
+pub use limits::{Limits, STALE_S};
 
 /// Most models of one meter; bounds the labels of metrics.
 const MODELS_MAX: usize = 256;
@@ -392,6 +392,14 @@ pub enum ConfigError {
         /// What was written.
         rate_bps: u32,
     },
+    /// Nodes would be stale between two reports.
+    #[error("`limits.heartbeat_ms` is {heartbeat_ms}, it must be 1 to {most_ms}: a node that is silent for {STALE_S} s gets no requests")]
+    Heartbeat {
+        /// What was written.
+        heartbeat_ms: u64,
+        /// Largest.
+        most_ms: u64,
+    },
     /// A limit that lets nothing through.
     #[error("`{field}` is 0, it must be 1 or more")]
     ZeroLimit {
@@ -439,6 +447,7 @@ mod tests {
             ("idle_timeout_ms = 30_000", "idle_timeout_ms = 0", "idle_timeout_ms"),
             ("rate_bps = 200", "rate_bps = 10_001", "audits.rate_bps"),
             ("timeout_ms = 120_000", "timeout_ms = 0", "audits.timeout_ms"),
+            ("heartbeat_ms = 2_000", "heartbeat_ms = 5_001", "1 to 5000"),
             ("instance = \"meter-1\"", "instance = \"a b\"", "ledger.instance"),
             ("id = \"smollm2-135m-instruct\"", "id = \"two words\"", "no model id"),
         ];

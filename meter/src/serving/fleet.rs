@@ -20,13 +20,11 @@ use job::JobSlot;
 
 use super::asks::Asks;
 use super::stream::Tokens;
+pub use crate::config::STALE_S;
 use crate::ledger::Quarantine;
 
 /// Frames that wait for a slow link; a node that lets so many pile up gets no more.
 pub const OUTGOING_MAX: usize = 256;
-
-/// A node whose last status is older is stale, seconds: seven heartbeats of the default.
-pub const STALE_S: u64 = 15;
 
 /// What a job hears from its node.
 #[derive(Debug)]

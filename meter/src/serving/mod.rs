@@ -113,7 +113,12 @@ impl Serving {
         let fleet = Fleet::default();
         let limits = parts.limits;
         Self(Arc::new(Rooms {
-            dispatcher: Dispatcher::new(fleet.clone(), limits.queue_max, Duration::from_millis(limits.queue_timeout_ms)),
+            dispatcher: Dispatcher::new(
+                fleet.clone(),
+                limits.queue_max,
+                Duration::from_millis(limits.queue_timeout_ms),
+                parts.clock.clone(),
+            ),
             fleet,
             catalog: parts.catalog,
             audits: Audits::new(parts.audits, parts.lot),
