@@ -26,6 +26,7 @@ beforeAll(async () => {
 afterAll(() => browser?.close());
 
 interface Pool {
+  nodes: { tflops: { value: number | null } }[];
   nodes_online: number;
   fallback_nodes_online: number;
 }
@@ -44,6 +45,23 @@ function first(): NodeFacts {
   if (!node) throw new Error("the network has no registered node");
   return node;
 }
+
+test("the pool shows the TFLOPS that the meter measured, and nobody paid for the measuring", async () => {
+  const { context, page, misdeeds } = await openWindow(browser);
+  await visit(page, "#/pool");
+  const measured = async () => (await pool()).nodes.map(({ tflops }) => tflops.value).filter((value) => value !== null);
+  await eventually("every node to be measured", async () => (await measured()).length === facts.nodes.length);
+  for (const node of facts.nodes) {
+    const card = page.getByRole("article").filter({ has: page.getByTitle(node.address) });
+    await card.locator("div").filter({ has: page.getByText("TFLOPS, int8", { exact: true }) }).last().getByText("measured").waitFor();
+  }
+  const total = page.locator("dl.totals .card").filter({ hasText: "TFLOPS, int8 weights" });
+  await total.getByText("measured by the meter").waitFor();
+  expect(Number.parseFloat(await total.locator(".number").innerText())).toBeGreaterThan(0);
+  expect((await depositor.credits()).held_credits).toBe(0);
+  expect(misdeeds.unexpected).toEqual([]);
+  await context.close();
+});
 
 test("a node that stops reporting is greyed and not dropped, and picker and composer say what that means", () =>
   visiting(browser, depositor, async ({ page, context }) => {

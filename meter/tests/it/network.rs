@@ -36,6 +36,8 @@ pub const MODEL: &str = "test/tiny";
 /// One credit a token.
 pub const RATE: u64 = 1_000_000;
 pub const CONTEXT_TOKENS: u32 = 512;
+/// Of the scripted model, for one token.
+pub const OPERATIONS: u64 = 1_000_000_000;
 pub const OPERATOR: OperatorId = OperatorId(7);
 pub const FALLBACK_OPERATOR: OperatorId = OperatorId(9);
 const DEMO_FILE: &str = "demo.json";
@@ -155,6 +157,7 @@ impl Network {
             context_tokens: CONTEXT_TOKENS,
             numeric_contract: "parallelix-x8-1".into(),
             model_root: Some(B256::repeat_byte(0xaa)),
+            operations_per_token: Some(OPERATIONS),
             rates: vec![RateConfig { credits_per_million_tokens: RATE, starts_at: 0 }],
         };
         let serving = Serving::new(Parts {
