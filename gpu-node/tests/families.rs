@@ -109,6 +109,22 @@ fn imported_template_and_tokenizer_give_transformers_prompt() {
     }
 }
 
+/// A meter counts the same in the header of either file (`meter/src/serving/weights.rs`, with the same numbers).
+#[test]
+fn operations_of_a_token_are_those_of_the_layers_matrices_in_the_file() {
+    for (family, operations) in [("smollm", 49_152), ("mistral", 98_304), ("qwen2", 98_304), ("qwen3", 131_072)] {
+        let (dir, folder) = imported(family);
+        assert_eq!(folder.config.operations_per_token(), operations, "{family}");
+        let file = fs::read(dir.path().join(family).join("model.safetensors")).unwrap();
+        let header = &file[8..][..u64::from_le_bytes(*file.first_chunk().unwrap()) as usize];
+        let tensors: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
+        let matrices = tensors.iter().filter(|(name, _)| name.starts_with("model.layers.") && name.ends_with(".weight"));
+        let shapes = matrices.filter_map(|(_, tensor)| tensor["shape"].as_array()).filter(|shape| shape.len() > 1);
+        let weights: u64 = shapes.map(|shape| shape.iter().filter_map(serde_json::Value::as_u64).product::<u64>()).sum();
+        assert_eq!(2 * weights, operations, "{family}");
+    }
+}
+
 fn engine_gives_transformers_logits(family: &str) {
     let (_dir, folder) = imported(family);
     let golden = Golden::of(family);

@@ -1,6 +1,7 @@
 //! The meter's config file: what it is, what each limit is for, and the checks that need no network.
 
 mod audits;
+mod benchmark;
 mod limits;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,8 @@ use wire::{Address, B256, OperatorId};
 use crate::identity::IdentitySettings;
 
 pub use audits::{AuditSettings, RATE_BPS_MAX};
-pub use limits::Limits;
+pub use benchmark::BenchmarkSettings;
+pub use limits::{Limits, STALE_S};
 
 /// Most models of one meter; bounds the labels of metrics.
 const MODELS_MAX: usize = 256;
@@ -52,6 +54,9 @@ pub struct Config {
     /// Which answers are computed again.
     #[serde(default)]
     pub audits: AuditSettings,
+    /// How often nodes are measured.
+    #[serde(default)]
+    pub benchmark: BenchmarkSettings,
     /// Everything that is bounded.
     #[serde(default)]
     pub limits: Limits,
@@ -163,6 +168,9 @@ pub struct ModelConfig {
     /// Digest of the weights; absent: computed from `model.safetensors` at the start.
     #[serde(default)]
     pub model_root: Option<B256>,
+    /// Multiplications and additions of the layers' weights for one token; absent: counted in `model.safetensors` where it is here.
+    #[serde(default)]
+    pub operations_per_token: Option<u64>,
     /// Prices, each from its start on.
     pub rates: Vec<RateConfig>,
 }
@@ -214,6 +222,7 @@ impl Config {
             }
         }
         self.audits.check()?;
+        self.benchmark.check()?;
         self.limits.check()
     }
 
@@ -244,6 +253,9 @@ impl ModelConfig {
         }
         if self.context_tokens < 2 {
             return Err(ConfigError::Context { model, context_tokens: self.context_tokens });
+        }
+        if self.operations_per_token == Some(0) {
+            return Err(ConfigError::ZeroLimit { field: "models.operations_per_token" });
         }
         if self.rates.is_empty() {
             return Err(ConfigError::NoRate { model });
@@ -392,6 +404,24 @@ pub enum ConfigError {
         /// What was written.
         rate_bps: u32,
     },
+    /// A prompt that measures something else, or that no frame holds.
+    #[error("`benchmark.prompt_tokens` is {prompt_tokens}, it must be {least} to {most}; `benchmark.every_s = 0` turns measuring off")]
+    BenchmarkPrompt {
+        /// What was written.
+        prompt_tokens: u32,
+        /// Smallest.
+        least: u32,
+        /// Largest.
+        most: u32,
+    },
+    /// Nodes would be stale between two reports.
+    #[error("`limits.heartbeat_ms` is {heartbeat_ms}, it must be 1 to {most_ms}: a node that is silent for {STALE_S} s gets no requests")]
+    Heartbeat {
+        /// What was written.
+        heartbeat_ms: u64,
+        /// Largest.
+        most_ms: u64,
+    },
     /// A limit that lets nothing through.
     #[error("`{field}` is 0, it must be 1 or more")]
     ZeroLimit {
@@ -421,6 +451,7 @@ mod tests {
         config.check().unwrap();
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
         assert_eq!(format!("{:?}", config.audits), format!("{:?}", AuditSettings::default()));
+        assert_eq!(format!("{:?}", config.benchmark), format!("{:?}", BenchmarkSettings::default()));
         assert_eq!(config.http.admin_listen, admin_listen());
         assert_eq!(config.chain.poll_ms, poll_ms());
         assert_eq!(config.ledger.instance, instance());
@@ -439,6 +470,10 @@ mod tests {
             ("idle_timeout_ms = 30_000", "idle_timeout_ms = 0", "idle_timeout_ms"),
             ("rate_bps = 200", "rate_bps = 10_001", "audits.rate_bps"),
             ("timeout_ms = 120_000", "timeout_ms = 0", "audits.timeout_ms"),
+            ("prompt_tokens = 512", "prompt_tokens = 1", "benchmark.prompt_tokens"),
+            ("look_ms = 5_000", "look_ms = 0", "benchmark.look_ms"),
+            ("heartbeat_ms = 2_000", "heartbeat_ms = 5_001", "1 to 5000"),
+            ("context_tokens = 8192", "context_tokens = 8192\noperations_per_token = 0", "operations_per_token"),
             ("instance = \"meter-1\"", "instance = \"a b\"", "ledger.instance"),
             ("id = \"smollm2-135m-instruct\"", "id = \"two words\"", "no model id"),
         ];

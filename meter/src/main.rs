@@ -22,6 +22,7 @@ use meter::chain::{ChainProxy, Depth, Mirror, MirrorSettings, MirrorStatus};
 use meter::config::{Config, RATE_BPS_MAX};
 use meter::identity::{Identity, Neighbours, RpcContractWallets};
 use meter::ledger::{InstanceId, Ledger, LedgerSettings};
+use meter::serving::benchmarks::Benchmarks;
 use meter::serving::catalog::Catalog;
 use meter::serving::demo::Demo;
 use meter::serving::{Parts, Serving};
@@ -144,6 +145,8 @@ async fn run(path: &Path) -> Result<ExitCode> {
     let days = UptimeStore::open(&config.database_url()?).await?;
     let watcher = Watcher::new(days, serving.rooms().fleet.clone(), serving.rooms().clock.clone(), state.uptime.clone());
     let watching = tokio::spawn(watcher.run(end.clone()));
+    let benchmarks = Benchmarks::new(serving.clone(), config.benchmark, Arc::new(rand::random));
+    let measuring = tokio::spawn(benchmarks.run(end.clone()));
     let drained = async {
         readiness.fail("listener", "draining");
         serving.drain().await;
@@ -156,6 +159,7 @@ async fn run(path: &Path) -> Result<ExitCode> {
     end.cancel();
     following.await.context("the mirror broke")?;
     watching.await.context("the watch over the nodes broke")?;
+    measuring.await.context("the measuring of nodes broke")?;
     ledger.close().await;
     tracing::info!("meter stopped");
     Ok(ExitCode::SUCCESS)

@@ -30,7 +30,7 @@ test("a stranger signs up with a passkey, deposits, asks and gets a paid answer 
 
   await send(page, "Name one colour of the rainbow.");
   const costs = await answered(page, facts.model);
-  expect(costs).toMatch(/\d+ in · \d+ out/);
+  expect(costs).toMatch(/\d+ in · [\d,]+ out/);
   expect(costs).toMatch(/0\.\d+ PRLX/);
   expect(costs).toMatch(/node 0x/);
   expect(wallet.asked.length).toBeLessThanOrEqual(PROMPTS_MAX);

@@ -24,6 +24,7 @@ beforeAll(async () => {
 });
 
 interface Pool {
+  nodes: { tflops: { value: number | null } }[];
   nodes_online: number;
   fallback_nodes_online: number;
 }
@@ -43,6 +44,23 @@ function first(): NodeFacts {
   return node;
 }
 
+test("the pool shows the TFLOPS that the meter measured, and nobody paid for the measuring", async () => {
+  const { context, page, misdeeds } = await openWindow(browser);
+  await visit(page, "#/pool");
+  const measured = async () => (await pool()).nodes.map(({ tflops }) => tflops.value).filter((value) => value !== null);
+  await eventually("every node to be measured", async () => (await measured()).length === facts.nodes.length);
+  for (const node of facts.nodes) {
+    const card = page.getByRole("article").filter({ has: page.getByTitle(node.address) });
+    await card.locator("div").filter({ has: page.getByText("TFLOPS, int8", { exact: true }) }).last().getByText("measured").waitFor();
+  }
+  const total = page.locator("dl.totals .card").filter({ hasText: "TFLOPS, int8 weights" });
+  await total.getByText("measured by the meter").waitFor();
+  expect(Number.parseFloat(await total.locator(".number").innerText())).toBeGreaterThan(0);
+  expect((await depositor.credits()).held_credits).toBe(0);
+  expect(misdeeds.unexpected).toEqual([]);
+  await context.close();
+});
+
 test("a node that stops reporting is greyed and not dropped, and picker and composer say what that means", () =>
   visiting(browser, depositor, async ({ page, context }) => {
     const console = await context.newPage();
@@ -51,23 +69,27 @@ test("a node that stops reporting is greyed and not dropped, and picker and comp
     await card.getByText("Idle", { exact: true }).waitFor();
     await choose(page, facts.twin.id);
     const dialog = page.getByRole("dialog", { name: "Choose a model" });
-    const late = "1 not heard for 15 seconds: an answer from there may begin late";
+    const silent = "1 not heard for 15 seconds: no messages go there until it is";
     freeze(first());
     try {
       await card.getByText("Stale", { exact: true }).waitFor();
       expect(await console.getByRole("article").count()).toBe(facts.nodes.length);
       expect(await card.evaluate((element) => getComputedStyle(element).filter)).toBe("grayscale(1)");
       await modelButton(page, facts.twin.id).click();
-      await dialog.getByRole("button", { name: facts.twin.id }).getByText(late).waitFor();
-      expect(await dialog.getByRole("button", { name: facts.model }).innerText()).toContain(`2 nodes online\n${late}`);
-      await page.getByText(`No node of ${facts.twin.id} was heard for 15 seconds. An answer may begin late; nothing is charged before it does.`).waitFor();
+      await dialog.getByRole("button", { name: facts.twin.id }).getByText(silent).waitFor();
+      expect(await dialog.getByRole("button", { name: facts.model }).innerText()).toContain(`2 nodes online\n${silent}`);
+      await page.keyboard.press("Escape");
+      await page.getByText(`No node of ${facts.twin.id} was heard for 15 seconds, so none gets a message. Nothing is charged until one is heard again.`).waitFor();
+      // Its own connection still stands, and nothing is sent into it.
+      await send(page, "Is anybody there?");
+      await page.getByRole("alert").filter({ hasText: `0 nodes serve ${facts.twin.id}. Nothing is charged.` }).waitFor();
+      expect((await depositor.credits()).held_credits).toBe(0);
     } finally {
       thaw(first());
     }
     await card.getByText("Idle", { exact: true }).waitFor();
-    await page.keyboard.press("Escape");
     await modelButton(page, facts.twin.id).click();
-    await dialog.getByText(late).first().waitFor({ state: "detached" });
+    await dialog.getByText(silent).first().waitFor({ state: "detached" });
     await page.getByText("was heard for 15 seconds").waitFor({ state: "detached" });
   }));
 

@@ -115,12 +115,14 @@ class SessionStore {
   }
 
   async refreshCredits(): Promise<void> {
+    const asking = this.who;
     try {
       this.credits = creditsReply(await call("GET", "/v1/credits"));
     } catch (error) {
       // 401: the session ended. 403: a user without a wallet has no credits yet. Anything else keeps the last figures.
       if (!(error instanceof ApiError)) throw error;
-      if (error.status === 401) this.#signedOut();
+      // A sign-in ends the session before it; what was asked under that one is asked anew by `opened`.
+      if (error.status === 401 && this.who === asking) this.#signedOut();
       else if (error.status === 403) this.credits = null;
     }
   }

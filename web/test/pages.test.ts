@@ -60,13 +60,17 @@ describe("keys", () => {
 });
 
 describe("pool", () => {
-  const node = { node: "0xab", operator: 3, fallback: false, models: [{ id: "m" }], device: { value: { kind: "cuda", name: "H100", memory_bytes: 80 * 2 ** 30 }, source: "declared" }, active: { value: 2, source: "measured" }, capacity: { value: 8, source: "declared" }, tflops: { value: 40.5, source: "declared" }, answer_tokens_per_s: { value: 0, source: "measured" }, decode_tokens_per_s: { value: 90, source: "declared" }, stale: true };
+  const node = { node: "0xab", operator: 3, fallback: false, models: [{ id: "m" }], device: { value: { kind: "cuda", name: "H100", memory_bytes: 80 * 2 ** 30 }, source: "declared" }, active: { value: 2, source: "measured" }, capacity: { value: 8, source: "declared" }, tflops: { value: null, source: "measured" }, tflops_declared: { value: 40.5, source: "declared" }, answer_tokens_per_s: { value: 0, source: "measured" }, decode_tokens_per_s: { value: 90, source: "declared" }, stale: true };
 
   it("keeps each figure's origin, and prefers what was measured", () => {
     const [read] = readPool({ nodes: [node] }).nodes;
     expect(read).toMatchObject({ device: "H100", kind: "CUDA", stale: true, streaming: { value: 2, source: "measured" }, speed: { value: 90, source: "declared" }, queued: null });
     const [measured] = readPool({ nodes: [{ ...node, answer_tokens_per_s: { value: 70, source: "measured" } }] }).nodes;
     expect(measured?.speed).toEqual({ value: 70, source: "measured" });
+    expect(read).toMatchObject({ tflops: { value: 40.5, source: "declared" }, tflopsAudited: false });
+    const figure = (tflops: object) => readPool({ nodes: [{ ...node, tflops }] }).nodes[0];
+    expect(figure({ value: 12, source: "measured", audited: true, model: "m" })).toMatchObject({ tflops: { value: 12, source: "measured" }, tflopsAudited: true });
+    expect(figure({ value: 12, source: "measured", audited: false })).toMatchObject({ tflops: { value: 12, source: "measured" }, tflopsAudited: false });
   });
 
   it("says since when a node is known while that is not thirty days", () => {
@@ -78,9 +82,12 @@ describe("pool", () => {
   });
 
   it("takes the meter's totals, at the top or under `totals`, and sums where there are none", () => {
-    expect(readPool({ nodes: [node, { ...node, fallback: true }] })).toMatchObject({ nodesOnline: 1, fallbackOnline: 1, streams: 4, tflops: 81 });
+    expect(readPool({ nodes: [node, { ...node, fallback: true }] })).toMatchObject({ nodesOnline: 1, fallbackOnline: 1, streams: 4, tflops: null });
+    const measured = { ...node, tflops: { value: 20, source: "measured" } };
+    expect(readPool({ nodes: [node, measured, measured] }).tflops, "what is only declared is in no total").toBe(40);
+    expect(readPool({ nodes: [node], tflops_total: 0 }).tflops).toBeNull();
     expect(readPool({ nodes: [], tflops_total: 7, streams_total: 2, nodes_online: 5 })).toMatchObject({ tflops: 7, streams: 2, nodesOnline: 5 });
-    expect(readPool({ nodes: [], totals: { tflops_total: { value: 9, source: "declared" } } }).tflops).toBe(9);
+    expect(readPool({ nodes: [], totals: { tflops_total: { value: 9, source: "measured" } } }).tflops).toBe(9);
     expect(() => readPool(null)).toThrow(/nodes/);
   });
 
@@ -90,7 +97,7 @@ describe("pool", () => {
   });
 
   it("writes figures short", () => {
-    expect([gib(80 * 2 ** 30), gib(1.5 * 2 ** 30), plain(0.123), plain(3), plain(41.6)]).toEqual(["80", "1.5", "0.12", "3", "42"]);
+    expect([gib(80 * 2 ** 30), gib(1.5 * 2 ** 30), plain(0.123), plain(0.5), plain(0.0042), plain(3), plain(41.6)]).toEqual(["80", "1.5", "0.12", "0.50", "0.0042", "3", "42"]);
     expect([span(0), span(59), span(3_660), span(90_061), span(3_600)]).toEqual(["0 s", "59 s", "1 h 1 min", "1 d 1 h", "1 h"]);
   });
 });

@@ -59,7 +59,7 @@ async fn finish_registration(State(state): State<ApiState>, request: Request) ->
     let (headers, given) = body::json::<FinishRegistration>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
     let name = given.name.as_deref();
     let session = state.identity.finish_registration(&headers, given.ceremony, &given.credential, name).await?;
-    opened(&state, &session).await
+    opened(&state, &headers, &session).await
 }
 
 async fn begin_sign_in(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -76,9 +76,9 @@ struct FinishSignIn {
 
 async fn finish_sign_in(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
     refuse_cross_site(request.headers())?;
-    let (_, given) = body::json::<FinishSignIn>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
+    let (headers, given) = body::json::<FinishSignIn>(request, BODY_BYTES_MAX, &state.serving.rooms().limits).await?;
     let session = state.identity.finish_passkey_sign_in(given.ceremony, &given.credential).await?;
-    opened(&state, &session).await
+    opened(&state, &headers, &session).await
 }
 
 fn ceremony(begun: &Ceremony) -> Response {

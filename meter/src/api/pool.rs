@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::error::ApiError;
 use super::{ApiState, sse};
-use crate::serving::fleet::{Node, NodeLoad};
+use crate::serving::fleet::{Node, NodeLoad, Run};
 use crate::uptime::Share;
 
 /// Between two looks at the pool, for all readers together.
@@ -116,13 +116,14 @@ fn body(state: &ApiState) -> Value {
     let mut nodes = rooms.fleet.nodes();
     nodes.sort_by_key(|node| (node.facts.fallback, node.facts.operator, node.facts.node));
     let loads: Vec<NodeLoad> = nodes.iter().map(|node| node.load()).collect();
+    let tflops = nodes.iter().filter_map(|node| node.measurements.best(now_s)).map(|run| run.tflops);
     let described: Vec<Value> = nodes.iter().zip(&loads).map(|(node, load)| describe(state, node, load, now_s)).collect();
     json!({
         "nodes": described,
         "nodes_online": nodes.iter().filter(|node| !node.facts.fallback).count(),
         "fallback_nodes_online": nodes.iter().filter(|node| node.facts.fallback).count(),
         "answers_running": rooms.running_count(),
-        "tflops_total": loads.iter().filter_map(tflops).fold(0.0, |total, one| total + one),
+        "tflops_total": tflops.fold(0.0, |total, one| total + one),
         "streams_total": loads.iter().map(|load| load.streaming).sum::<u32>(),
     })
 }
@@ -152,7 +153,8 @@ fn describe(state: &ApiState, node: &Node, load: &NodeLoad, now_s: u64) -> Value
         "uptime_30d_percent": uptime(state.uptime.share(facts.node)),
         "queued": declared(load.status.queued),
         "utilization_percent": declared(load.status_at.map(|_| load.status.utilization_percent.clamp(0.0, 100.0))),
-        "tflops": declared(tflops(load)),
+        "tflops": tflops(node.measurements.best(now_s).as_ref()),
+        "tflops_declared": declared(tflops_declared(load)),
         "decode_tokens_per_s": declared(load.status.decode_tokens_per_s),
         "prefill_tokens_per_s": declared(load.status.prefill_tokens_per_s),
         "memory_used_bytes": declared(load.status.memory_used_bytes),
@@ -175,8 +177,19 @@ fn bounded(text: &str) -> &str {
     text.char_indices().nth(CHARACTERS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
-/// As the node says; `None` before its first work.
-fn tflops(load: &NodeLoad) -> Option<f64> {
+/// The best of the last measurements, with which model and when it was made, and whether fallback hardware found the same.
+fn tflops(run: Option<&Run>) -> Value {
+    let mut figure = measured(run.map(|run| run.tflops));
+    if let Some(run) = run {
+        figure["audited"] = json!(run.audited);
+        figure["model"] = json!(run.model);
+        figure["measured_at"] = json!(run.at_s);
+    }
+    figure
+}
+
+/// The most of any step so far, as the node says; `None` before its first work.
+fn tflops_declared(load: &NodeLoad) -> Option<f64> {
     let tflops = f64::from(load.status.tflops);
     (tflops.is_finite() && tflops > 0.0).then_some(tflops)
 }

@@ -96,16 +96,18 @@ struct SignInFields {
 async fn open(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {
     let rooms = state.serving.rooms();
     refuse_cross_site(request.headers())?;
-    let (_, fields) = body::json::<OpenSession>(request, BODY_BYTES_MAX, &rooms.limits).await?;
+    let (headers, fields) = body::json::<OpenSession>(request, BODY_BYTES_MAX, &rooms.limits).await?;
     let attempt = sign_in_request(fields)?;
 
     let session = state.identity.sign_in(&attempt, &rooms.deployment.credits_domain()).await?;
-    opened(&state, &session).await
+    opened(&state, &headers, &session).await
 }
 
-/// The reply that opens a session: its secret in the body for programs, and as a cookie for the page.
-pub(super) async fn opened(state: &ApiState, session: &Session) -> Result<Response, ApiError> {
+/// The reply that opens a session: its secret in the body for programs, and as a cookie for the page. The session of the cookie that the
+/// sign-in came with is over then. Errors leave the new session to nobody: its secret is not told.
+pub(super) async fn opened(state: &ApiState, headers: &HeaderMap, session: &Session) -> Result<Response, ApiError> {
     let reply = SessionReply::of(state, Some(session.token.reveal()), session.user, session.wallet, session.expires_at).await?;
+    state.identity.end_replaced(headers).await?;
     let cookie = state.identity.cookie().set(&session.token);
     Ok(private((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(reply))))
 }

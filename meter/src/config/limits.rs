@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use super::ConfigError;
 
+/// A node whose last status is older is stale, seconds: seven heartbeats of the default.
+pub const STALE_S: u64 = 15;
+
 /// The `[limits]` table; every field has a default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -121,6 +124,11 @@ impl Limits {
             ("limits.job_bytes_max", self.job_bytes_max as u64),
             ("limits.readers_max", self.readers_max as u64),
         ];
+        // Two reports may be late or lost before a node counts as stale.
+        let most_ms = STALE_S * 1_000 / 3;
+        if self.heartbeat_ms > most_ms {
+            return Err(ConfigError::Heartbeat { heartbeat_ms: self.heartbeat_ms, most_ms });
+        }
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((field, _)) => Err(ConfigError::ZeroLimit { field }),
             None => Ok(()),

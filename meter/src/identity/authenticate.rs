@@ -114,10 +114,15 @@ impl Identity {
             }
             return Ok(secret::parse(credential.trim())?);
         }
+        Ok((Kind::Session, self.session_of_cookie(headers)?))
+    }
+
+    /// Digest of the session that the cookie names, whatever else the headers carry.
+    pub(super) fn session_of_cookie(&self, headers: &HeaderMap) -> Result<SecretHash, AuthError> {
         let cookie = self.cookie().read(headers).ok_or(AuthError::Missing)?;
         require_same_origin(headers)?;
         match secret::parse(cookie) {
-            Ok((Kind::Session, hash)) => Ok((Kind::Session, hash)),
+            Ok((Kind::Session, hash)) => Ok(hash),
             _ => Err(AuthError::UnknownSession),
         }
     }

@@ -151,6 +151,15 @@ impl Identity {
         if removed { Ok(()) } else { Err(AuthError::UnknownSession) }
     }
 
+    /// Ends the session whose cookie came with a sign-in that opened another one: a cookie from before must not count afterwards, whoever
+    /// planted it (session fixation). A bearer credential is left alone, and so is a cookie that counts for nothing.
+    pub async fn end_replaced(&self, headers: &http::HeaderMap) -> Result<(), IdentityError> {
+        let Ok(hash) = self.session_of_cookie(headers) else { return Ok(()) };
+        self.inner.store.remove_session(&hash).await?;
+        self.inner.cache.forget(&hash);
+        Ok(())
+    }
+
     /// ECDSA first, so that a wallet with a plain key never waits for the chain; then EIP-1271.
     async fn check_signature(&self, statement: &Statement, signature: &[u8], domain: &Eip712Domain) -> Result<(), SignInError> {
         let recovered = typed::recover_digest(statement.digest, signature);

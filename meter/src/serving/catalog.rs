@@ -11,6 +11,7 @@ use thiserror::Error;
 use wire::node::ServedModel;
 use wire::{B256, ModelRate, keccak256, merkle};
 
+use super::weights;
 use crate::config::{ModelConfig, RateConfig};
 
 /// A chunk of the weights under the model root, bytes (`docs/protocol.md`, section 5).
@@ -28,6 +29,8 @@ pub struct Model {
     pub model_root: B256,
     /// Digest of numeric contract, tokenizer and template.
     pub engine: B256,
+    /// Multiplications and additions of the layers' weights for one token; `None` when neither the config nor a file here says.
+    pub operations_per_token: Option<u64>,
     numeric_contract: String,
     rates: Vec<RateConfig>,
 }
@@ -66,15 +69,32 @@ impl Model {
     fn open(config: &ModelConfig) -> Result<Self, CatalogError> {
         let model = config.id.clone();
         let prompter = Prompter::open(&config.folder).map_err(|error| CatalogError::Prompt { model, error: Box::new(error) })?;
+        let weights_file = config.folder.join("model.safetensors");
         let model_root = match config.model_root {
             Some(root) => root,
-            None => weights_root(&config.folder.join("model.safetensors"))?,
+            None => weights_root(&weights_file)?,
         };
+        let operations_per_token = config.operations_per_token.or_else(|| match weights::operations_per_token(&weights_file) {
+            Ok(operations) => Some(operations),
+            Err(error) => {
+                tracing::info!(model = config.id, %error, "no TFLOPS are measured with this model: its weights are not here; `operations_per_token` says it too");
+                None
+            }
+        });
         let parts = prompter.engine_parts();
         let engine = wire::receipt::engine_id(&config.numeric_contract, parts.tokenizer_json, parts.chat_template);
         let rates = config.rates.clone();
         let numeric_contract = config.numeric_contract.clone();
-        Ok(Self { id: config.id.clone(), prompter, context_tokens: config.context_tokens, model_root, engine, numeric_contract, rates })
+        Ok(Self {
+            id: config.id.clone(),
+            prompter,
+            context_tokens: config.context_tokens,
+            model_root,
+            engine,
+            operations_per_token,
+            numeric_contract,
+            rates,
+        })
     }
 
     /// The price at `now_s`; `None` before the first one starts.

@@ -1,13 +1,14 @@
 //! One request to one node: the better of two random capable ones, the network before fallback hardware, or a place in a
-//! bounded queue.
+//! bounded queue. A node that stopped reporting most likely loses what it is given: it gets nothing until it is heard again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use daemon::clock::SharedClock;
 use rand::seq::IndexedRandom;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use wire::Address;
 
@@ -33,14 +34,17 @@ pub struct Dispatcher {
     waiting: Arc<Semaphore>,
     /// Of each model, those that wait.
     counts: Arc<Mutex<HashMap<String, usize>>>,
+    /// Told whenever one more waits.
+    queued: Arc<Notify>,
     timeout: Duration,
+    clock: SharedClock,
 }
 
 impl Dispatcher {
-    /// At most `queue_max` requests wait, each at most `timeout`.
-    pub fn new(fleet: Fleet, queue_max: usize, timeout: Duration) -> Self {
+    /// At most `queue_max` requests wait, each at most `timeout`; `clock` says who was not heard for too long.
+    pub fn new(fleet: Fleet, queue_max: usize, timeout: Duration, clock: SharedClock) -> Self {
         let waiting = Arc::new(Semaphore::new(queue_max.min(Semaphore::MAX_PERMITS)));
-        Self { fleet, waiting, counts: Arc::default(), timeout }
+        Self { fleet, waiting, counts: Arc::default(), queued: Arc::default(), timeout, clock }
     }
 
     /// Requests for `model` that wait for a place now.
@@ -48,9 +52,23 @@ impl Dispatcher {
         self.counts().get(model).copied().unwrap_or(0)
     }
 
-    /// Whether any node, with room or without, could serve this.
+    /// Returns as soon as a request for `model` waits for a place.
+    pub async fn somebody_waits_for(&self, model: &str) {
+        loop {
+            let mut queued = std::pin::pin!(self.queued.notified());
+            // Registered before the look, so that whoever comes in between is not missed.
+            queued.as_mut().enable();
+            if self.waiting_for(model) > 0 {
+                return;
+            }
+            queued.await;
+        }
+    }
+
+    /// Whether any node that was heard lately, with room or without, could serve this.
     pub fn any_online(&self, need: &Need<'_>) -> bool {
-        self.fleet.nodes().iter().any(|node| capable(node, need))
+        let now_s = self.clock.now_s();
+        self.fleet.nodes().iter().any(|node| capable(node, need, now_s))
     }
 
     /// A place on a node, at once or after waiting. Errors when no node is online for it, or all stay full.
@@ -89,7 +107,8 @@ impl Dispatcher {
     }
 
     fn choose(&self, need: &Need<'_>) -> Option<Lease> {
-        let nodes: Vec<Arc<Node>> = self.fleet.nodes().into_iter().filter(|node| capable(node, need)).collect();
+        let now_s = self.clock.now_s();
+        let nodes: Vec<Arc<Node>> = self.fleet.nodes().into_iter().filter(|node| capable(node, need, now_s)).collect();
         let (fallback, network): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.facts.fallback);
         better_of_two(network, need.tokens).or_else(|| better_of_two(fallback, need.tokens))
     }
@@ -104,6 +123,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn begin(dispatcher: &'a Dispatcher, model: &'a str) -> Self {
         *dispatcher.counts().entry(model.to_owned()).or_default() += 1;
+        dispatcher.queued.notify_waiters();
         metrics::gauge!("meter_queue_waiting").increment(1.0);
         Self { dispatcher, model }
     }
@@ -122,8 +142,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn capable(node: &Node, need: &Need<'_>) -> bool {
-    node.serves(need.model, need.tokens) && !need.tried.contains(&node.facts.node) && (node.facts.fallback || !need.fallback_only)
+fn capable(node: &Node, need: &Need<'_>, now_s: u64) -> bool {
+    let is_able = node.serves(need.model, need.tokens) && !node.is_stale(now_s);
+    is_able && !need.tried.contains(&node.facts.node) && (node.facts.fallback || !need.fallback_only)
 }
 
 /// Two random ones with room, the one with the shorter backlog first. Others only when both filled up meanwhile.
@@ -154,13 +175,19 @@ pub enum DispatchError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use daemon::clock::ManualClock;
+    use wire::node::NodeStatus;
+
+    use super::super::fleet::STALE_S;
     use super::super::fleet::tests::{facts, join};
     use super::*;
 
     const NEED: Need<'static> = Need { model: "m", tokens: 10, tried: &[], fallback_only: false };
 
     fn dispatcher(fleet: &Fleet, queue_max: usize) -> Dispatcher {
-        Dispatcher::new(fleet.clone(), queue_max, Duration::from_millis(50))
+        Dispatcher::new(fleet.clone(), queue_max, Duration::from_millis(50), ManualClock::at_s(0))
     }
 
     #[tokio::test]
@@ -189,12 +216,61 @@ mod tests {
     async fn a_place_that_frees_up_goes_to_who_waits() {
         let fleet = Fleet::default();
         let (_node, _a) = join(&fleet, facts(1, false, 1), 9).unwrap();
-        let dispatcher = Dispatcher::new(fleet.clone(), 1, Duration::from_secs(10));
+        let dispatcher = Dispatcher::new(fleet.clone(), 1, Duration::from_secs(10), ManualClock::at_s(0));
         let lease = dispatcher.acquire(&NEED).await.unwrap();
         let waiting = tokio::spawn(async move { dispatcher.acquire(&NEED).await.map(drop) });
         tokio::task::yield_now().await;
         drop(lease);
         waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stopped_reporting_gets_nothing_until_it_is_heard_again() {
+        let fleet = Fleet::default();
+        let clock = ManualClock::at_s(100);
+        let dispatcher = Dispatcher::new(fleet.clone(), 1, Duration::from_secs(10), clock.clone());
+        let (silent, _a) = join(&fleet, facts(1, false, 9), 9).unwrap();
+        let (heard, _b) = join(&fleet, facts(2, false, 9), 9).unwrap();
+        let (fallback, _c) = join(&fleet, facts(3, true, 9), 9).unwrap();
+        silent.report(NodeStatus::default(), 100);
+        clock.advance_ms(STALE_S * 1_000);
+        assert!(
+            dispatcher.any_online(&Need { tried: &[heard.facts.node, fallback.facts.node], ..NEED }),
+            "fifteen seconds are not too long"
+        );
+        [&heard, &fallback].into_iter().for_each(|node| node.report(NodeStatus::default(), 100 + STALE_S));
+        clock.advance_ms(1_000);
+        let mut leases = Vec::new();
+        for _ in 0..9 {
+            leases.push(dispatcher.acquire(&NEED).await.unwrap());
+        }
+        assert_eq!((silent.load().active, heard.load().active), (0, 9));
+        // Full is not silent, and fallback hardware comes before a silent node too.
+        assert_eq!(dispatcher.acquire(&NEED).await.unwrap().node().facts.node, fallback.facts.node);
+        let only_silent = Need { tried: &[heard.facts.node, fallback.facts.node], ..NEED };
+        assert_eq!(dispatcher.acquire(&only_silent).await.err(), Some(DispatchError::NoNode));
+
+        silent.report(NodeStatus::default(), 101 + STALE_S);
+        assert_eq!(dispatcher.acquire(&NEED).await.unwrap().node().facts.node, silent.facts.node);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_is_told_of_to_whoever_makes_room_for_it() {
+        let fleet = Fleet::default();
+        let (_node, _a) = join(&fleet, facts(1, false, 1), 9).unwrap();
+        let dispatcher = Dispatcher::new(fleet.clone(), 1, Duration::from_secs(10), ManualClock::at_s(0));
+        let lease = dispatcher.acquire(&NEED).await.unwrap();
+        let told = Arc::new(AtomicBool::new(false));
+        let (listening, flag) = (dispatcher.clone(), Arc::clone(&told));
+        let makes_room = tokio::spawn(async move {
+            listening.somebody_waits_for("m").await;
+            flag.store(true, Ordering::SeqCst);
+            drop(lease);
+        });
+        tokio::task::yield_now().await;
+        assert!(!told.load(Ordering::SeqCst));
+        dispatcher.acquire(&NEED).await.unwrap();
+        makes_room.await.unwrap();
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The linked nodes: who they are, what they serve, how much they carry, and the jobs on them.
 
-mod job;
+mod job; // one job, and what may come next
+mod runs; // what measurements come to
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,16 +18,15 @@ use wire::receipt::ServiceReceipt;
 use wire::{Address, B256, Bytes, OperatorId};
 
 use job::JobSlot;
+pub use runs::{Measurements, Run};
 
 use super::asks::Asks;
 use super::stream::Tokens;
+pub use crate::config::STALE_S;
 use crate::ledger::Quarantine;
 
 /// Frames that wait for a slow link; a node that lets so many pile up gets no more.
 pub const OUTGOING_MAX: usize = 256;
-
-/// A node whose last status is older is stale, seconds: seven heartbeats of the default.
-pub const STALE_S: u64 = 15;
 
 /// What a job hears from its node.
 #[derive(Debug)]
@@ -101,6 +101,10 @@ pub struct Node {
     pub proofs: Asks<Option<Vec<Window>>>,
     /// Audits that somebody waits for.
     pub audits: Asks<AuditOutcome>,
+    /// How fast it computed when it was measured.
+    pub measurements: Measurements,
+    /// Places that were ever reserved.
+    reserved: AtomicU64,
     room: Arc<Notify>,
 }
 
@@ -144,6 +148,8 @@ impl Fleet {
             quarantine: Mutex::new(facts.quarantine.clone()),
             proofs: Asks::default(),
             audits: Asks::default(),
+            measurements: Measurements::default(),
+            reserved: AtomicU64::new(0),
             facts,
             closed: CancellationToken::new(),
             link: self.0.links.fetch_add(1, Ordering::Relaxed),
@@ -244,11 +250,25 @@ impl Node {
 
     /// Reserves one of its places for a job of at most `tokens`; `None` when it is full.
     pub fn reserve(self: &Arc<Self>, tokens: u64) -> Option<Lease> {
-        let taken =
-            self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, |active| (active < self.facts.capacity).then_some(active + 1));
+        self.reserve_below(self.facts.capacity, tokens)
+    }
+
+    /// As [`Node::reserve`], when no job of ours is on it at all.
+    pub fn reserve_idle(self: &Arc<Self>, tokens: u64) -> Option<Lease> {
+        self.reserve_below(1, tokens)
+    }
+
+    fn reserve_below(self: &Arc<Self>, most: u32, tokens: u64) -> Option<Lease> {
+        let taken = self.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, |active| (active < most).then_some(active + 1));
         taken.ok()?;
+        self.reserved.fetch_add(1, Ordering::AcqRel);
         self.outstanding_tokens.fetch_add(tokens, Ordering::AcqRel);
         Some(Lease { node: Arc::clone(self), tokens, request: None })
+    }
+
+    /// Places reserved since the link opened: equal at two moments when none was in between.
+    pub fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
     }
 
     /// Seconds until it would be through with its work and `tokens` more, at its measured speed; 0 outstanding is best.

@@ -7,6 +7,7 @@
 
 mod asks; // questions to a node
 pub mod audits; // a sample of answers, computed again
+pub mod benchmarks; // how fast idle nodes compute
 pub mod catalog; // models, prices, digests
 pub mod demo; // the answer that the operator publishes
 pub mod dispatch; // which node
@@ -20,6 +21,7 @@ pub mod receipt; // own count against the node's claim
 pub mod request; // the rooms in order
 pub mod speeds; // medians of a model's last answers
 pub mod stream; // token ids → text
+mod weights; // what a model computes for one token
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +87,8 @@ pub struct Rooms {
 struct Running {
     requests: HashSet<B256>,
     of_account: HashMap<AccountId, usize>,
+    /// Who had a place last.
+    last_account: Option<AccountId>,
 }
 
 /// What [`Serving::new`] needs.
@@ -113,7 +117,12 @@ impl Serving {
         let fleet = Fleet::default();
         let limits = parts.limits;
         Self(Arc::new(Rooms {
-            dispatcher: Dispatcher::new(fleet.clone(), limits.queue_max, Duration::from_millis(limits.queue_timeout_ms)),
+            dispatcher: Dispatcher::new(
+                fleet.clone(),
+                limits.queue_max,
+                Duration::from_millis(limits.queue_timeout_ms),
+                parts.clock.clone(),
+            ),
             fleet,
             catalog: parts.catalog,
             audits: Audits::new(parts.audits, parts.lot),
@@ -178,6 +187,11 @@ impl Rooms {
         self.running().requests.len()
     }
 
+    /// The account of the last request; the chain's first one before any.
+    fn last_account(&self) -> AccountId {
+        self.running().last_account.unwrap_or(AccountId(1))
+    }
+
     fn running(&self) -> std::sync::MutexGuard<'_, Running> {
         // Whole after every change, also in a panicking task.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -202,6 +216,7 @@ impl Place {
             return None;
         }
         *count += 1;
+        running.last_account = Some(account);
         running.requests.insert(request);
         metrics::gauge!("meter_streams_running").set(running.requests.len() as f64);
         drop(running);

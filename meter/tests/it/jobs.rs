@@ -1,5 +1,6 @@
 //! Answers that belong to the meter: read by anyone any time, generated and charged once.
 
+use alloy::signers::local::PrivateKeySigner;
 use futures_util::StreamExt;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use wire::node::FromNode;
 
 use super::network::{DEADLINE, Funds, MODEL, Network, Payer, answered, streamed_text, until};
 use super::node::{FakeNode, Plan, Step, turn};
+use super::passkeys::{cookie_of, of_page, signed};
 
 const TEXT: &str = "one two three four";
 
@@ -242,6 +244,40 @@ async fn streams_end_with_the_credential_that_opened_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_goes_on_when_its_reader_signs_in_again() {
+    let network = Network::start().await;
+    let wallet = PrivateKeySigner::random();
+    let funded = network.payer_of(wallet.address()).await;
+    let node = FakeNode::join(&network, half()).await;
+    let sign_in = async |cookie: &str| {
+        let body = signed(&network, &wallet).await;
+        cookie_of(&of_page(network.post("/v1/session"), cookie).json(&body).send().await.unwrap())
+    };
+    let before = sign_in("").await;
+    let job = json!({ "model": MODEL, "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 40, "temperature": 0 });
+    let made = of_page(network.post("/v1/jobs"), &before).header("idempotency-key", "k1").json(&job);
+    let (status, job) = answered(made).await;
+    assert_eq!(status, StatusCode::CREATED, "{job}");
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    let reading = of_page(network.get(&format!("{path}/events")), &before).send().await.unwrap();
+    let reading = tokio::spawn(async move { reading.text().await });
+
+    let after = sign_in(&before).await;
+
+    let cut = tokio::time::timeout(DEADLINE, reading).await.expect("the stream of the older session is cut").unwrap().unwrap();
+    let seen = cut.split("\n\n").filter(|event| event.starts_with("id: ")).count();
+    assert!(!cut.contains("[DONE]"), "{cut}");
+    assert_eq!(answered(of_page(network.get(&path), &before)).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(answered(of_page(network.get(&path), &after)).await.1["state"], "running");
+    assert!(node.heard().cancels.is_empty());
+    go_on(&node).await;
+    let rest = of_page(network.get(&format!("{path}/events?after={seen}")), &after).send().await.unwrap().text().await.unwrap();
+    assert!(numbered(&rest).last().unwrap().1["usage"]["cost_credits"].is_u64(), "{rest}");
+    assert_eq!((node.heard().jobs.len(), network.receipts(&funded).await.len()), (1, 1));
+    network.assert_books_are_right().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_hears_that_it_waits() {
     let network = Network::start().await;
     let payer = network.payer().await;
@@ -271,8 +307,8 @@ async fn the_pool_is_told_when_it_changes() {
             break body;
         }
     };
-    assert_eq!(seen["nodes"][0]["tflops"], json!({ "value": 1.5, "source": "declared" }));
-    assert_eq!((&seen["tflops_total"], &seen["nodes_online"], &seen["nodes"][0]["stale"]), (&json!(1.5), &json!(1), &json!(false)));
+    assert_eq!(seen["nodes"][0]["tflops_declared"], json!({ "value": 1.5, "source": "declared" }));
+    assert_eq!((&seen["tflops_total"], &seen["nodes_online"], &seen["nodes"][0]["stale"]), (&json!(0.0), &json!(1), &json!(false)));
     assert!(seen["nodes"][0]["last_status_at"].is_u64());
 
     started(&network, &payer, "k1").await;

@@ -6,6 +6,7 @@
 mod admission; // what is refused before anything is dispatched
 mod answers; // what is served and charged
 mod audits; // what is computed again, who is caught, who is not
+mod benchmarks; // how fast idle nodes compute
 mod demo; // the answer that the operator publishes
 mod http; // the accept loop and the other resources
 mod jobs;

@@ -36,6 +36,8 @@ pub const MODEL: &str = "test/tiny";
 /// One credit a token.
 pub const RATE: u64 = 1_000_000;
 pub const CONTEXT_TOKENS: u32 = 512;
+/// Of the scripted model, for one token.
+pub const OPERATIONS: u64 = 1_000_000_000;
 pub const OPERATOR: OperatorId = OperatorId(7);
 pub const FALLBACK_OPERATOR: OperatorId = OperatorId(9);
 const DEMO_FILE: &str = "demo.json";
@@ -155,6 +157,7 @@ impl Network {
             context_tokens: CONTEXT_TOKENS,
             numeric_contract: "parallelix-x8-1".into(),
             model_root: Some(B256::repeat_byte(0xaa)),
+            operations_per_token: Some(OPERATIONS),
             rates: vec![RateConfig { credits_per_million_tokens: RATE, starts_at: 0 }],
         };
         let serving = Serving::new(Parts {
@@ -243,9 +246,20 @@ impl Network {
     }
 
     pub async fn payer_with(&self, funds: Funds) -> Payer {
-        let id = self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let account = AccountId(id);
-        let wallet = wallet_of(account);
+        let account = self.account_id();
+        self.funded(account, wallet_of(account), funds).await
+    }
+
+    /// The account of a wallet that can sign, with the usual funds.
+    pub async fn payer_of(&self, wallet: Address) -> Payer {
+        self.funded(self.account_id(), wallet, Funds::default()).await
+    }
+
+    fn account_id(&self) -> AccountId {
+        AccountId(self.next_account.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
+    }
+
+    async fn funded(&self, account: AccountId, wallet: Address, funds: Funds) -> Payer {
         let mut facts = vec![Fact::AccountOpened { account, wallet }];
         if funds.deposited > 0 {
             facts.push(Fact::Deposited { account, amount: funds.deposited, net_deposited: funds.deposited });
@@ -262,7 +276,8 @@ impl Network {
         }
         self.mine(facts).await;
         let credits = funds.key_limit.map(|limit| Credits::new(limit).unwrap());
-        let key = self.key_of(account, KeyLimits { credits, ..KeyLimits::default() }).await;
+        let limits = KeyLimits { credits, ..KeyLimits::default() };
+        let key = self.identity.create_key(wallet, "test", limits).await.unwrap().key.reveal().to_owned();
         Payer { account, key }
     }
 

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wire::typed::{self, SignIn};
@@ -95,6 +95,16 @@ impl Authenticator {
     }
 }
 
+/// A browser's page of this site, with this cookie.
+pub fn of_page(request: RequestBuilder, cookie: &str) -> RequestBuilder {
+    request.header("cookie", cookie).header("sec-fetch-site", "same-origin")
+}
+
+/// The session cookie that a reply sets.
+pub fn cookie_of(reply: &Response) -> String {
+    reply.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+}
+
 async fn post(network: &Network, path: &str, session: Option<&str>, body: Value) -> (StatusCode, Value) {
     let request = network.post(path).json(&body);
     answered(match session {
@@ -125,7 +135,7 @@ fn token(session: &Value) -> &str {
 }
 
 /// A body that signs `wallet` in.
-async fn signed(network: &Network, wallet: &PrivateKeySigner) -> Value {
+pub async fn signed(network: &Network, wallet: &PrivateKeySigner) -> Value {
     let (_, given) = post(network, "/v1/session/challenge", None, json!({})).await;
     let challenge: B256 = serde_json::from_value(given["challenge"].clone()).unwrap();
     let signed = SignIn { owner: wallet.address(), challenge, signDeadline: U40::from(4_000_000_000u64) };
@@ -158,6 +168,34 @@ async fn a_person_signs_up_and_in_without_a_wallet_and_can_not_spend() {
     }
     let (status, credits) = answered(network.get("/v1/credits").bearer_auth(token(&again))).await;
     assert_eq!((status, &credits["spendable_credits"]), (StatusCode::OK, &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passkey_ends_the_session_that_its_browser_had_and_no_other() {
+    let network = Network::start().await;
+    let mut authenticator = Authenticator::new(1);
+    let (_, elsewhere) = register(&network, None, &mut authenticator).await;
+    let status = async |cookie: &str| of_page(network.get("/v1/session"), cookie).send().await.unwrap().status().as_u16();
+    // Both ceremonies open a session; the second half is what the cookie comes with.
+    let ceremony = async |authenticator: &mut Authenticator, kind: &str, cookie: &str| {
+        let options = of_page(network.post(&format!("/v1/passkeys/{kind}/options")), cookie).json(&json!({}));
+        let (_, begun) = answered(options).await;
+        let credential =
+            if kind == "sign-in" { authenticator.get(&begun["public_key"]) } else { authenticator.create(&begun["public_key"]) };
+        let body = json!({ "ceremony": begun["ceremony"], "credential": credential });
+        of_page(network.post(&format!("/v1/passkeys/{kind}")), cookie).json(&body).send().await.unwrap()
+    };
+    let none = "prlx_session=prls_planted";
+    let first = cookie_of(&ceremony(&mut authenticator, "sign-in", none).await);
+    assert_eq!(status(&first).await, 200);
+    let second = cookie_of(&ceremony(&mut authenticator, "sign-in", &first).await);
+    assert_eq!((status(&first).await, status(&second).await), (401, 200));
+    let third = cookie_of(&ceremony(&mut Authenticator::new(2), "registration", &second).await);
+    assert_eq!((status(&second).await, status(&third).await), (401, 200));
+
+    let refused = ceremony(&mut Authenticator { flags: PRESENT, ..authenticator.clone() }, "sign-in", &third).await;
+    assert_eq!((refused.status(), status(&third).await), (StatusCode::UNAUTHORIZED, 200));
+    assert_eq!(answered(network.get("/v1/session").bearer_auth(token(&elsewhere))).await.0, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

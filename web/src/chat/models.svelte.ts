@@ -11,7 +11,7 @@ export interface Model {
   readonly quantization: string | null;
   readonly nodesOnline: number;
   readonly fallbackNodesOnline: number;
-  /** Of these, the ones that stopped reporting: an answer may go to one of them and begin late. */
+  /** Of these, the ones that stopped reporting: they get no messages until they are heard again. */
   readonly staleNodes: number;
   /** Medians over the last answers, measured by the meter; null when there were none. */
   readonly tokensPerS: number | null;
@@ -46,11 +46,11 @@ export function modelFrom(entry: Json): Model | null {
       };
 }
 
-/** Whether somebody can answer now: a node of the network, or the project's own hardware. */
-export const isServed = (model: Model): boolean => model.nodesOnline + model.fallbackNodesOnline > 0;
+/** Whether somebody can answer now: a node of the network, or the project's own hardware, that was heard lately. */
+export const isServed = (model: Model): boolean => model.nodesOnline + model.fallbackNodesOnline > model.staleNodes;
 
 /** Whether those who could answer have all stopped reporting. */
-export const isSilent = (model: Model): boolean => isServed(model) && model.staleNodes >= model.nodesOnline + model.fallbackNodesOnline;
+export const isSilent = (model: Model): boolean => model.nodesOnline + model.fallbackNodesOnline > 0 && !isServed(model);
 
 export type Order = "price" | "speed";
 

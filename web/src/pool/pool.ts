@@ -29,7 +29,10 @@ export interface PoolNode {
   readonly utilization: Figure | null;
   readonly memoryUsed: Figure | null;
   readonly memoryTotal: Figure | null;
+  /** Measured by the meter; before that, the node's own word. */
   readonly tflops: Figure | null;
+  /** Whether project hardware computed the measurement again and found the same. */
+  readonly tflopsAudited: boolean;
   readonly speed: Figure | null;
   readonly served: Figure | null;
   readonly uptimeS: Figure | null;
@@ -44,6 +47,7 @@ export interface Pool {
   readonly nodesOnline: number;
   readonly fallbackOnline: number;
   readonly streams: number;
+  /** Sum of what was measured; null before anything was. */
   readonly tflops: number | null;
 }
 
@@ -60,6 +64,11 @@ export function figureOf(given: unknown): Figure | null {
   return isNumber(value) ? { value, source: source === "measured" ? "measured" : "declared" } : null;
 }
 
+/** Nothing done so far says nothing. */
+const positive = (figure: Figure | null): Figure | null => (figure !== null && figure.value > 0 ? figure : null);
+
+const isAudited = (given: unknown): boolean => typeof given === "object" && given !== null && "audited" in given && given.audited === true;
+
 const sinceOf = (given: unknown): number | null => (typeof given === "object" && given !== null && "since" in given && isNumber(given.since) ? given.since : null);
 
 const valueOf = (given: unknown): unknown => (typeof given === "object" && given !== null && "value" in given ? given.value : given);
@@ -71,8 +80,6 @@ function nodeOf(given: Json): PoolNode {
   const device = (valueOf(given["device"]) ?? {}) as Json;
   const quarantine = given["quarantine"] as Json | null | undefined;
   const total = figureOf(given["gpu_memory_total_bytes"]) ?? (isNumber(device["memory_bytes"]) ? { value: device["memory_bytes"], source: "declared" as const } : null);
-  const measuredSpeed = figureOf(given["answer_tokens_per_s"]);
-  const declaredSpeed = figureOf(given["decode_tokens_per_s"]);
   return {
     id: plainName(given["node"]),
     operator: plainName(given["operator"]),
@@ -92,9 +99,10 @@ function nodeOf(given: Json): PoolNode {
     utilization: figureOf(given["utilization_percent"]),
     memoryUsed: figureOf(given["memory_used_bytes"]),
     memoryTotal: total,
-    tflops: figureOf(given["tflops"]),
+    tflops: positive(figureOf(given["tflops"])) ?? positive(figureOf(given["tflops_declared"])),
+    tflopsAudited: isAudited(given["tflops"]),
     // Measured by the meter; before the first answer, what the node says of itself.
-    speed: measuredSpeed && measuredSpeed.value > 0 ? measuredSpeed : declaredSpeed && declaredSpeed.value > 0 ? declaredSpeed : null,
+    speed: positive(figureOf(given["answer_tokens_per_s"])) ?? positive(figureOf(given["decode_tokens_per_s"])),
     served: figureOf(given["answers_served"]),
     uptimeS: figureOf(given["uptime_s"]),
     uptime: figureOf(given["uptime_30d_percent"]),
@@ -112,14 +120,14 @@ export function readPool(reply: unknown): Pool {
     const value = valueOf(totals[name] ?? given[name]);
     return isNumber(value) ? value : otherwise;
   };
-  const declared = nodes.reduce((sum, node) => sum + (node.tflops?.value ?? 0), 0);
-  const tflops = valueOf(totals["tflops_total"] ?? given["tflops_total"]);
+  const measured = nodes.reduce((sum, node) => sum + (node.tflops?.source === "measured" ? node.tflops.value : 0), 0);
+  const tflops = number("tflops_total", measured);
   return {
     nodes,
     nodesOnline: number("nodes_online", nodes.filter((node) => !node.fallback).length),
     fallbackOnline: number("fallback_nodes_online", nodes.filter((node) => node.fallback).length),
     streams: number("streams_total", nodes.reduce((sum, node) => sum + (node.streaming?.value ?? 0), 0)),
-    tflops: isNumber(tflops) ? tflops : declared > 0 ? declared : null,
+    tflops: tflops > 0 ? tflops : null,
   };
 }
 
@@ -128,8 +136,8 @@ const GIB = 2 ** 30;
 /** Bytes as GiB. */
 export const gib = (bytes: number): string => (bytes / GIB).toFixed(bytes >= 10 * GIB ? 0 : 1);
 
-/** A figure for the eye: whole from ten on, one digit after the point below. */
-export const plain = (value: number): string => (Number.isInteger(value) || Math.abs(value) >= 10 ? Math.round(value).toLocaleString() : value.toFixed(value >= 1 ? 1 : 2));
+/** A figure for the eye: whole from ten on, one digit after the point below, two that say something below one. */
+export const plain = (value: number): string => (Number.isInteger(value) || Math.abs(value) >= 10 ? Math.round(value).toLocaleString() : value >= 1 ? value.toFixed(1) : value.toPrecision(2));
 
 /** A share of time: two digits below one hundred, rounded down, so that 100 means always. */
 export const percent = (value: number): string => (value >= 100 ? "100" : (Math.floor(value * 100) / 100).toString());

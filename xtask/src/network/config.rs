@@ -78,6 +78,8 @@ file = {demo}
 
 [audits]
 rate_bps = {audit_rate_bps}
+
+{benchmark}
 "#,
             listen = self.ports.meter,
             admin = self.ports.meter_admin,
@@ -92,8 +94,17 @@ rate_bps = {audit_rate_bps}
             models = self.models(),
             demo = path(&demo::file(&self.plan.dir)),
             audit_rate_bps = self.plan.audit_rate_bps,
+            benchmark = self.benchmark(),
         );
         write(&folder.join("meter.toml"), &text)
+    }
+
+    /// The meter's `[benchmark]` table.
+    fn benchmark(&self) -> String {
+        match self.plan.benchmark_prompt_tokens {
+            0 => "[benchmark]\nevery_s = 0".to_owned(),
+            prompt_tokens => format!("[benchmark]\nprompt_tokens = {prompt_tokens}"),
+        }
     }
 
     /// The meter's `[[models]]` tables.

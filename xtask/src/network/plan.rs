@@ -69,6 +69,8 @@ pub struct Plan {
     pub fee_bps: u16,
     /// Share of answers that the fallback node computes again, basis points.
     pub audit_rate_bps: u32,
+    /// Random tokens with which the meter measures idle nodes; 0 is never.
+    pub benchmark_prompt_tokens: u32,
     /// Take 8545, 8080 and the like when they are free.
     pub well_known_ports: bool,
     /// Keep Ctrl-C at the terminal from the processes, so that they are stopped in order.
@@ -96,12 +98,13 @@ impl Plan {
             twin: None,
             fee_bps: 500,
             audit_rate_bps: 200,
+            benchmark_prompt_tokens: 512,
             well_known_ports: true,
             own_groups: true,
         }
     }
 
-    /// The same, small and fast, for tests.
+    /// The same, small and fast, for tests, of which most count what nodes do and how long it takes: nothing is measured beside that.
     pub fn test(dir: PathBuf) -> Self {
         let pace = Pace {
             block_time_s: 1,
@@ -111,7 +114,7 @@ impl Plan {
             exit_delay_s: 3_600,
             keeper_period_ms: 500,
         };
-        Self { pace, node_threads: 1, well_known_ports: false, own_groups: false, ..Self::demo(dir) }
+        Self { pace, node_threads: 1, benchmark_prompt_tokens: 0, well_known_ports: false, own_groups: false, ..Self::demo(dir) }
     }
 
     /// Where the deploy script says what is where.

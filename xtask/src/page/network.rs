@@ -47,13 +47,14 @@ impl PageNetwork {
     }
 }
 
-/// Two registered nodes, so that one can die, and the fallback; a second model of one node, so that there is a choice; batches come quickly.
+/// Two registered nodes, so that one can die, and the fallback; a second model of one node, so that there is a choice; batches come quickly, and
+/// measurements are short.
 fn plan(dir: PathBuf) -> Plan {
     let test = Plan::test(dir);
     let pace = Pace { keeper_period_ms: 1_000, ..test.pace };
     // Dearer, so that the page does not choose it by itself.
     let twin = Twin { id: TWIN_ID, rate: 2 * test.model_rate };
-    Plan { nodes: 2, audit_rate_bps: 0, pace, twin: Some(twin), ..test }
+    Plan { nodes: 2, audit_rate_bps: 0, benchmark_prompt_tokens: 64, pace, twin: Some(twin), ..test }
 }
 
 /// What the specs need to find, and to stop and start processes by themselves.

@@ -148,6 +148,62 @@ async fn a_browser_signs_in_and_out_by_cookie() {
     assert_eq!(meter.call("GET", "/v1/account", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await.code(), (401, "invalid_session"));
 }
 
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn cookie_of(opened: &Reply) -> String {
+    opened.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_sign_in_ends_the_session_that_its_browser_had_and_no_other() {
+    let meter = Meter::open().await;
+    let status = async |name: &str, value: &str| meter.call("GET", "/v1/account", &[(name, value), OWN_PAGE], Body::empty()).await.status;
+    let sign_in = async |headers: &[(&str, &str)]| meter.call("POST", "/v1/session", headers, meter.sign_in_body().await.to_string()).await;
+    let (elsewhere, first) = (meter.sign_in().await, meter.sign_in().await);
+    let first_cookie = cookie_of(&first);
+    // Believed from memory by now, and ended all the same.
+    assert_eq!(status("cookie", &first_cookie).await, 200);
+
+    let second = sign_in(&[("cookie", &first_cookie), OWN_PAGE, JSON]).await;
+    let second_cookie = cookie_of(&second);
+
+    assert_eq!((second.status, status("cookie", &second_cookie).await), (201, 200));
+    assert_eq!(
+        meter.call("GET", "/v1/account", &[("cookie", &first_cookie), OWN_PAGE], Body::empty()).await.code(),
+        (401, "invalid_session")
+    );
+    assert_eq!(status("authorization", &bearer(&first)).await, 401, "its secret counts in no form");
+    assert_eq!(status("cookie", &cookie_of(&elsewhere)).await, 200, "another device stays signed in");
+
+    // A program's sessions stand beside each other, and a call that no page of ours made does nothing with a cookie.
+    let third = sign_in(&[("authorization", &bearer(&second)), JSON]).await;
+    assert_eq!(sign_in(&[("cookie", &second_cookie), JSON]).await.code(), (403, "cross_site"));
+    for open in [&elsewhere, &second, &third] {
+        assert_eq!(status("authorization", &bearer(open)).await, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_that_fails_ends_nothing() {
+    let meter = Meter::open().await;
+    let cookie = cookie_of(&meter.sign_in().await);
+    let mut wrong = meter.sign_in_body().await;
+    wrong["sign_in"]["owner"] = json!(Address::ZERO);
+    let used = meter.sign_in_body().await;
+    assert_eq!(meter.call("POST", "/v1/session", &[OWN_PAGE], used.to_string()).await.status, 201);
+    for (body, site, status) in [
+        (wrong.to_string(), "same-origin", 401),
+        (used.to_string(), "same-origin", 401),
+        ("{}".to_owned(), "same-origin", 400),
+        (meter.sign_in_body().await.to_string(), "cross-site", 403),
+        (meter.sign_in_body().await.to_string(), "same-site", 403),
+    ] {
+        let refused = meter.call("POST", "/v1/session", &[("cookie", &cookie), ("sec-fetch-site", site), JSON], body).await;
+        assert_eq!((refused.status, refused.headers.contains_key("set-cookie")), (status, false));
+        assert_eq!(meter.call("GET", "/v1/account", &[("cookie", &cookie), OWN_PAGE], Body::empty()).await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn the_page_asks_whose_session_it_has() {
     let meter = Meter::open().await;

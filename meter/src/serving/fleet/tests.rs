@@ -50,6 +50,21 @@ fn a_full_node_has_room_again_when_a_lease_ends() {
 }
 
 #[test]
+fn an_idle_place_is_there_only_while_no_job_is_and_every_place_is_counted() {
+    let (node, _outbox) = join(&Fleet::default(), facts(1, false, 2), 10).unwrap();
+    let idle = node.reserve_idle(9).unwrap();
+    assert!(node.reserve_idle(9).is_none(), "one is on it");
+    let beside = node.reserve(5).unwrap();
+    assert!(node.reserve(5).is_none());
+    assert_eq!((node.load().active, node.load().outstanding_tokens, node.reserved()), (2, 14, 2));
+    drop(idle);
+    assert!(node.reserve_idle(9).is_none());
+    drop(beside);
+    assert!(node.reserve_idle(9).is_some());
+    assert_eq!((node.load().active, node.reserved()), (0, 3));
+}
+
+#[test]
 fn a_newer_link_replaces_the_older_one_and_outlives_its_end() {
     let fleet = Fleet::default();
     let (older, _a) = join(&fleet, facts(1, false, 1), 1).unwrap();
