@@ -142,14 +142,14 @@ impl Benchmarks {
         }
     }
 
-    /// Of the form of any request, with a prompt that no cache holds and an account that asked lately.
+    /// Of the form of any request, with a prompt that no cache holds and an account that the node has seen: it learns of nobody by it.
     fn job(&self, node: &Node, model: &Model, rate: ModelRate, prompt_tokens: u32, now_s: u64) -> Job {
         let mut id = [0; 32];
         id.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&(self.draw)().to_be_bytes()));
         let vocabulary = model.prompter.vocab_size().max(1) as u64;
         Job {
             request_id: B256::from(id),
-            account: self.serving.rooms().last_account(),
+            account: node.last_account(),
             operator: node.facts.operator,
             model: model.id.clone(),
             // A vocabulary's ids are `u32`.

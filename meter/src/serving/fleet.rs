@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use wire::node::{AuditJob, AuditOutcome, Device, FailureCode, FinishReason, FromMeter, Job, NodeStatus, ServedModel, TokenLogprobs};
 use wire::proof::Window;
 use wire::receipt::ServiceReceipt;
-use wire::{Address, B256, Bytes, OperatorId};
+use wire::{AccountId, Address, B256, Bytes, OperatorId};
 
 use job::JobSlot;
 pub use runs::{Measurements, Run};
@@ -95,6 +95,8 @@ pub struct Node {
     /// Measured here, milli-tokens per second of one answer; 0 before any.
     speed_milli: AtomicU64,
     served: AtomicU64,
+    /// Of its last job.
+    last_account: AtomicU32,
     failing: AtomicBool,
     quarantine: Mutex<Option<Quarantine>>,
     /// Windows that somebody waits for.
@@ -161,6 +163,7 @@ impl Fleet {
             outstanding_tokens: AtomicU64::new(0),
             speed_milli: AtomicU64::new(0),
             served: AtomicU64::new(0),
+            last_account: AtomicU32::new(1),
             failing: AtomicBool::new(false),
             room: Arc::clone(&self.0.room),
         });
@@ -264,6 +267,11 @@ impl Node {
         self.reserved.fetch_add(1, Ordering::AcqRel);
         self.outstanding_tokens.fetch_add(tokens, Ordering::AcqRel);
         Some(Lease { node: Arc::clone(self), tokens, request: None })
+    }
+
+    /// The account of its last job; the chain's first one before any.
+    pub fn last_account(&self) -> AccountId {
+        AccountId(self.last_account.load(Ordering::Acquire))
     }
 
     /// Places reserved since the link opened: equal at two moments when none was in between.
@@ -417,6 +425,7 @@ impl Lease {
     /// Sends the job; its events arrive on the receiver. `None` when the link is over or takes nothing.
     pub fn start(&mut self, job: Job) -> Option<mpsc::Receiver<NodeEvent>> {
         let request = job.request_id;
+        self.node.last_account.store(job.account.0, Ordering::Release);
         // One place for each token, since frames without any are dropped, and some for the end.
         let (events, receiver) = mpsc::channel(job.params.max_tokens as usize + 4);
         let slot = JobSlot { events, next: 0, max_tokens: job.params.max_tokens, logprobs: job.params.logprobs };

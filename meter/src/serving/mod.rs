@@ -87,8 +87,6 @@ pub struct Rooms {
 struct Running {
     requests: HashSet<B256>,
     of_account: HashMap<AccountId, usize>,
-    /// Who had a place last.
-    last_account: Option<AccountId>,
 }
 
 /// What [`Serving::new`] needs.
@@ -187,11 +185,6 @@ impl Rooms {
         self.running().requests.len()
     }
 
-    /// The account of the last request; the chain's first one before any.
-    fn last_account(&self) -> AccountId {
-        self.running().last_account.unwrap_or(AccountId(1))
-    }
-
     fn running(&self) -> std::sync::MutexGuard<'_, Running> {
         // Whole after every change, also in a panicking task.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -216,7 +209,6 @@ impl Place {
             return None;
         }
         *count += 1;
-        running.last_account = Some(account);
         running.requests.insert(request);
         metrics::gauge!("meter_streams_running").set(running.requests.len() as f64);
         drop(running);
