@@ -114,7 +114,7 @@ if [[ $backend == cuda ]]; then
         skip sanitizer "compute-sanitizer is not installed"
     fi
 else
-    shape=tiny batches=1,8 prompt=100 completion=300 long=200
+    shape=tiny batches=1,8 prompt=100 completion=1500 long=200
     for name in device equal.real sanitizer; do skip "$name" "no card is used"; done
 fi
 
