@@ -13,7 +13,7 @@ use wire::{AmountError, Credits};
 use super::REQUEST_ID;
 use super::dates::moment_of;
 use crate::chain::{ClearanceError, ProxyError};
-use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SignInError};
+use crate::identity::{AuthError, IdentityError, KeyError, PasskeyError, SessionError, SignInError};
 use crate::ledger::{ClearanceRefusal, CountersignError, HoldRefusal, LedgerError};
 use crate::serving::dispatch::DispatchError;
 use crate::serving::fleet::AskError;
@@ -386,6 +386,15 @@ impl From<PasskeyError> for ApiError {
             PasskeyError::UnknownCeremony | PasskeyError::OtherSession | PasskeyError::Refused(_) | PasskeyError::UnknownPasskey => {
                 Self::unauthorized(code, message)
             }
+        }
+    }
+}
+
+impl From<SessionError> for ApiError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Auth(error) => error.into(),
+            SessionError::NotFound => Self::not_found("session_not_found", error.to_string()),
         }
     }
 }

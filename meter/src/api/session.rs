@@ -1,18 +1,20 @@
-//! `/v1/session`: a challenge, a wallet's signature of it, a session; and who may stand in for the wallet.
+//! `/v1/session` and `/v1/sessions`: a challenge, a wallet's signature of it, a session; where else somebody is signed in; and who may stand in
+//! for the wallet.
 
 use alloy::primitives::aliases::{U40, U48};
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::json;
 use wire::typed::{SignIn, SpendAuthorization};
 use wire::{AccountId, Address, B256, Bytes};
 
 use super::error::ApiError;
 use super::{ApiState, body};
-use crate::identity::{AuthError, Caller, Session, SignInKind, SignInRequest, UserId};
+use crate::identity::{AuthError, Caller, Session, SessionFacts, SessionId, SignInKind, SignInRequest, UserId};
 
 /// A sign-in is small, unless a contract wallet's signature is long.
 const BODY_BYTES_MAX: usize = 32 << 10;
@@ -23,6 +25,8 @@ pub(super) fn routes() -> Router<ApiState> {
         .route("/v1/session/challenge", post(challenge))
         .route("/v1/session", get(show).post(open).delete(close))
         .route("/v1/session/wallet", post(link_wallet))
+        .route("/v1/sessions", get(list).delete(close_others))
+        .route("/v1/sessions/{id}", delete(close_one))
 }
 
 /// The caller, who must hold a session: for what stands in for the wallet. Errors when nobody calls, or an API key does.
@@ -169,6 +173,30 @@ async fn close(State(state): State<ApiState>, headers: HeaderMap) -> Response {
         Err(error @ (AuthError::UnknownSession | AuthError::Missing)) => (cookie, ApiError::from(error)).into_response(),
         Err(error) => ApiError::from(error).into_response(),
     }
+}
+
+async fn list(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let open = state.identity.open_sessions(&headers).await?;
+    let row = |session: &SessionFacts| {
+        json!({
+            "id": session.id.to_string(), "object": "session", "created_at": session.created_at, "last_used_at": session.last_used_at,
+            "expires_at": session.expires_at, "current": session.is_current,
+        })
+    };
+    Ok(private(Json(json!({ "object": "list", "data": open.iter().map(row).collect::<Vec<_>>() }))))
+}
+
+async fn close_others(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let ended = state.identity.end_other_sessions(&headers).await?;
+    Ok(private(Json(json!({ "ended": ended }))))
+}
+
+async fn close_one(State(state): State<ApiState>, headers: HeaderMap, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    // Who calls comes first: a stranger learns nothing of the form of ids.
+    session_caller(&state, &headers).await?;
+    let id: SessionId = id.parse()?;
+    state.identity.end_session(&headers, id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn sign_in_request(body: OpenSession) -> Result<SignInRequest, ApiError> {

@@ -7,6 +7,7 @@ use wire::{AccountId, Address};
 
 use super::keys::{ApiKey, KeyId, KeyLimits};
 use super::secret::{self, Kind, MalformedSecret, SecretHash};
+use super::store::SessionRow;
 use super::{Identity, IdentityError, UserId};
 
 /// How stale `last_used_at` may be, seconds: one write in this time instead of one per call.
@@ -148,9 +149,9 @@ impl Identity {
     async fn caller_of_session(&self, hash: &SecretHash, now_s: u64) -> Result<(Caller, u64), AuthError> {
         let row = self.inner.store.session(hash).await?.filter(|row| bool::from(row.secret_hash.ct_eq(hash)));
         let row = row.ok_or(AuthError::UnknownSession)?;
-        let idle_at = row.last_used_at.saturating_add(self.inner.settings.session_idle_s);
-        if now_s >= row.expires_at.min(idle_at) {
-            return Err(AuthError::ExpiredSession { now_s, expired_at: row.expires_at.min(idle_at) });
+        let expired_at = self.ends_at(&row);
+        if now_s >= expired_at {
+            return Err(AuthError::ExpiredSession { now_s, expired_at });
         }
         if now_s >= row.last_used_at.saturating_add(LAST_USED_STEP_S) {
             self.inner.store.touch_session(hash, now_s).await?;
@@ -158,6 +159,11 @@ impl Identity {
         let caller =
             Caller { wallet: row.wallet, user: row.user, account: None, key: None, session: true, authenticated_at: row.created_at };
         Ok((caller, row.expires_at))
+    }
+
+    /// When a session ends by age or by rest, unless it is used.
+    pub(super) fn ends_at(&self, row: &SessionRow) -> u64 {
+        row.expires_at.min(row.last_used_at.saturating_add(self.inner.settings.session_idle_s))
     }
 
     /// An account is for ever once it is there; `None` is asked again at each call, so a first deposit counts at once.

@@ -14,6 +14,7 @@ mod keys; // API keys: create, list, revoke
 mod mirrored; // the ledger: accounts of wallets, spending of keys
 mod passkeys; // registration, sign-in, list, removal
 mod secret; // the form of API keys and session secrets
+mod sessions; // where somebody is signed in
 mod sign_in; // challenge, signature → session
 mod store; // challenges, sessions, keys; SQLite and PostgreSQL
 
@@ -38,6 +39,7 @@ pub use cookie::SessionCookie;
 pub use keys::{ApiKey, KeyError, KeyId, KeyLimits, NewKey};
 pub use passkeys::{Ceremony, PasskeyError, PasskeyFacts, UserId};
 pub use secret::Secret;
+pub use sessions::{SessionError, SessionFacts, SessionId};
 pub use sign_in::{Challenge, Session, SignInError, SignInKind, SignInRequest};
 
 use cache::Cache;

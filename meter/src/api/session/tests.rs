@@ -205,6 +205,45 @@ async fn a_sign_in_that_fails_ends_nothing() {
 }
 
 #[tokio::test]
+async fn somebody_sees_where_they_are_signed_in_and_ends_it_from_there() {
+    let meter = Meter::open().await;
+    let (first, second, third) = (meter.sign_in().await, meter.sign_in().await, meter.sign_in().await);
+    let list = async |of: &Reply| meter.call("GET", "/v1/sessions", &[("authorization", &bearer(of))], Body::empty()).await;
+    let end = async |of: &Reply, path: &str| meter.call("DELETE", path, &[("authorization", &bearer(of))], Body::empty()).await;
+    let seen = list(&first).await;
+    let rows = seen.body["data"].as_array().unwrap();
+    assert_eq!((seen.status, rows.len(), &seen.headers["cache-control"]), (200, 3, &"no-store".parse().unwrap()));
+    let mine: Vec<_> = rows.iter().filter(|row| row["current"] == true).collect();
+    let [mine] = mine[..] else { panic!("one of them is the one that asks: {rows:?}") };
+    for row in rows {
+        assert!(row["id"].as_str().unwrap().starts_with("sess_") && row["created_at"].as_u64() <= row["last_used_at"].as_u64());
+        assert!(row["expires_at"].as_u64() > row["last_used_at"].as_u64());
+    }
+    let token = first.body["session_token"].as_str().unwrap();
+    assert!(!seen.body.to_string().contains(&token[token.len() - 16..]), "no part of a secret");
+
+    let others = list(&second).await;
+    let id_of_second = others.body["data"].as_array().unwrap().iter().find(|row| row["current"] == true).unwrap()["id"].clone();
+    assert_ne!(id_of_second, mine["id"]);
+    let path = format!("/v1/sessions/{}", id_of_second.as_str().unwrap());
+    assert_eq!(end(&first, &path).await.status, 204);
+    assert_eq!(list(&second).await.code(), (401, "invalid_session"));
+    assert_eq!(end(&first, &path).await.code(), (404, "session_not_found"));
+    for wrong in ["sess_0000000000000000", "sess_1", "key_1", "sess_+000000000000001"] {
+        assert_eq!(end(&first, &format!("/v1/sessions/{wrong}")).await.code(), (404, "session_not_found"), "{wrong}");
+    }
+
+    let fourth = meter.sign_in().await;
+    let ended = end(&first, "/v1/sessions").await;
+    assert_eq!((ended.status, &ended.body), (200, &json!({ "ended": 2 })));
+    for gone in [&third, &fourth] {
+        assert_eq!(list(gone).await.code(), (401, "invalid_session"));
+    }
+    assert_eq!(list(&first).await.body["data"].as_array().unwrap().len(), 1);
+    assert_eq!(end(&first, "/v1/sessions").await.body, json!({ "ended": 0 }));
+}
+
+#[tokio::test]
 async fn the_page_asks_whose_session_it_has() {
     let meter = Meter::open().await;
     assert_eq!(meter.call("GET", "/v1/session", &[], Body::empty()).await.code(), (401, "missing_credentials"));

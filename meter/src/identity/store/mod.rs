@@ -46,6 +46,9 @@ pub(super) trait Store: Send + Sync {
     /// The session under `hash`, expired or not, with the user and the wallet that stand behind it now.
     async fn session(&self, hash: &SecretHash) -> Result<Option<SessionRow>, IdentityError>;
 
+    /// The sessions that `user`'s passkeys opened and those that `wallet` did, expired or not, the last used one first.
+    async fn sessions_of(&self, user: Option<UserId>, wallet: Option<Address>) -> Result<Vec<SessionRow>, IdentityError>;
+
     /// Notes that a session was used.
     async fn touch_session(&self, hash: &SecretHash, now_s: u64) -> Result<(), IdentityError>;
 

@@ -70,6 +70,13 @@ impl Store for PostgresStore {
         sqlx::query(sql).bind(&hash[..]).fetch_optional(&self.pool).await?.as_ref().map(session_row).transpose()
     }
 
+    async fn sessions_of(&self, user: Option<UserId>, wallet: Option<Address>) -> Result<Vec<SessionRow>, IdentityError> {
+        let sql = "SELECT secret_hash, user_id, wallet, created_at, last_used_at, expires_at FROM sessions
+                   WHERE user_id = $1 OR wallet = $2 ORDER BY last_used_at DESC, created_at DESC, secret_hash";
+        let (user, wallet) = (user.as_ref().map(|user| &user.0[..]), wallet.as_ref().map(|wallet| wallet.as_slice()));
+        sqlx::query(sql).bind(user).bind(wallet).fetch_all(&self.pool).await?.iter().map(session_row).collect()
+    }
+
     async fn touch_session(&self, hash: &SecretHash, now_s: u64) -> Result<(), IdentityError> {
         let sql = "UPDATE sessions SET last_used_at = $2 WHERE secret_hash = $1 AND last_used_at < $2";
         sqlx::query(sql).bind(&hash[..]).bind(stored(now_s)).execute(&self.pool).await?;

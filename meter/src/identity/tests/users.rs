@@ -3,6 +3,7 @@
 use super::super::passkeys::UserId;
 use super::super::store::{NewPasskeyRow, Removal};
 use super::*;
+use crate::identity::SessionError;
 
 const MAX: u32 = 2;
 
@@ -101,5 +102,41 @@ async fn an_ip_address_is_no_domain_of_passkeys() {
         let settings = IdentitySettings { passkey_domain: domain.into(), passkey_origin: origin.into(), ..IdentitySettings::default() };
         let refused = Identity::open(&url, settings, ManualClock::at_s(NOW_S), Neighbours::default()).await.err().unwrap().to_string();
         assert!(refused.contains(origin) && refused.contains("passkey_domain"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_user_and_its_wallet_are_listed_together_and_nobody_elses() {
+    for room in rooms().await {
+        let store = &room.identity.inner.store;
+        add(&room, user(1), b"a", None).await;
+        add(&room, user(2), b"b", None).await;
+        let by_wallet = bearer(room.session().await.token.reveal());
+        let (token, _) = room.identity.open_session(Some(user(1)), None).await.unwrap();
+        let by_passkey = bearer(token.reveal());
+        let (others, _) = room.identity.open_session(Some(user(2)), None).await.unwrap();
+        let count = async |headers: &HeaderMap| room.identity.open_sessions(headers).await.unwrap().len();
+        assert_eq!((count(&by_wallet).await, count(&by_passkey).await), (1, 1));
+
+        assert!(store.link_wallet(user(1), room.wallet.address()).await.unwrap());
+        room.advance_s(100);
+        let seen = room.identity.open_sessions(&by_passkey).await.unwrap();
+        let current: Vec<bool> = seen.iter().map(|session| session.is_current).collect();
+        assert_eq!(current, [true, false], "the last used one first");
+        assert_eq!(seen[0].last_used_at, seen[0].created_at + 100);
+        let theirs = room.identity.open_sessions(&bearer(others.reveal())).await.unwrap();
+        let refused = room.identity.end_session(&by_passkey, theirs[0].id).await;
+        assert!(matches!(refused, Err(SessionError::NotFound)), "{refused:?}");
+
+        assert_eq!(room.identity.end_other_sessions(&by_passkey).await.unwrap(), 1);
+        assert_eq!(auth_refusal(&room, &by_wallet).await, "invalid_session");
+        assert_eq!(count(&bearer(others.reveal())).await, 1);
+        // What is over by rest is not open, though it is kept for a while.
+        let again = bearer(room.session_at_now().await.token.reveal());
+        assert_eq!(count(&again).await, 2);
+        room.advance_s(room.identity.inner.settings.session_idle_s - 50);
+        assert_eq!(count(&again).await, 2);
+        room.advance_s(room.identity.inner.settings.session_idle_s - 50);
+        assert_eq!(count(&again).await, 1);
     }
 }
