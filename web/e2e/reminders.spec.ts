@@ -8,6 +8,8 @@ import { browser, SIZES, openWindow, visit, giveAuthenticator, useBrowser } from
 import type { Size } from "./browser";
 import { Depositor } from "./depositor";
 import { problem } from "./flows";
+import { visiting } from "./visits";
+import { TestWallet } from "./wallet";
 
 /** Five usual answers at the rate of the test network: 1,000 tokens cost 4,000,000 credits. */
 const FIVE_ANSWERS_CREDITS = 20_000_000;
@@ -86,4 +88,38 @@ test("an old session proves itself by passkey, and what it asked for goes on by 
   expect(misdeeds.unexpected).toEqual([]);
   await authenticator.detach();
   await context.close();
+});
+
+test("an old session proves itself by the wallet's signature, and what it asked for goes on by itself", async () => {
+  const wallet = await TestWallet.create();
+  const someone = await Depositor.create({ deposit: 1n, exposure: 1n }, wallet.account);
+  await visiting(
+    browser,
+    someone,
+    async ({ page }) => {
+      // As the meter answers ten minutes later; the second time it is asked itself.
+      let refused = 0;
+      await page.route("**/v1/keys", async (route) => {
+        if (route.request().method() !== "POST" || refused > 0) return route.fallback();
+        refused += 1;
+        await route.fulfill({ status: 403, json: { error: { code: "reauthentication_required", message: "this session was opened long ago", type: "permission_error", param: null } } });
+      });
+      await page.getByLabel("Name", { exact: true }).fill("made by signature");
+      await page.getByRole("button", { name: "Make a key" }).click();
+      const dialog = page.getByRole("dialog", { name: "Is it still you?" });
+      await dialog.getByRole("button", { name: "Test Wallet" }).click();
+      expect(await seriousFindings(page)).toEqual([]);
+
+      wallet.mood = "rejects";
+      await dialog.getByRole("button", { name: "Sign with the wallet" }).click();
+      await dialog.getByRole("alert").filter({ hasText: /\S/ }).waitFor();
+      wallet.mood = "approves";
+      await dialog.getByRole("button", { name: "Sign with the wallet" }).click();
+      await page.locator("code", { hasText: /^prlx_\w{40,}$/ }).first().waitFor();
+      expect(await page.getByRole("row", { name: /made by signature/ }).count()).toBe(1);
+      expect(refused).toBe(1);
+      expect(wallet.asked).toEqual(["SignIn", "SignIn"]);
+    },
+    { place: "#/keys", prepare: (context) => wallet.install(context) },
+  );
 });
