@@ -35,14 +35,14 @@ test("who is signed in elsewhere is seen and signed out from here, and this brow
   await elsewhere(second.page).waitFor({ state: "detached" });
   expect(await here(second.page).count()).toBe(1);
   await visit(first.page, "#/chat");
-  await first.page.getByRole("link", { name: "Sign in" }).waitFor();
+  await first.page.getByRole("banner").getByRole("link", { name: "Sign in" }).waitFor();
   await visit(first.page, "#/account");
 
   const third = await signIn(wallet);
   await third.page.getByRole("button", { name: /^Sign out the session since/ }).click();
   await elsewhere(third.page).waitFor({ state: "detached" });
   await second.page.reload();
-  await second.page.getByRole("link", { name: "Sign in" }).waitFor();
+  await second.page.getByRole("banner").getByRole("link", { name: "Sign in" }).waitFor();
 
   await third.page.getByRole("button", { name: "Sign out this browser" }).click();
   await third.page.getByRole("heading", { name: "With a wallet" }).waitFor();
