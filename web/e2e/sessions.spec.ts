@@ -44,7 +44,7 @@ test("who is signed in elsewhere is seen and signed out from here, and this brow
   await second.page.reload();
   await second.page.getByRole("banner").getByRole("link", { name: "Sign in" }).waitFor();
 
-  await third.page.getByRole("button", { name: "Sign out this browser" }).click();
+  await third.page.getByRole("button", { name: "Sign out", exact: true }).click();
   await third.page.getByRole("heading", { name: "With a wallet" }).waitFor();
   for (const window of [first, second, third]) {
     expect(window.misdeeds.unexpected).toEqual([]);
