@@ -141,13 +141,17 @@ test("an attestation that the wallet did not use keeps the account from spending
     expect(await prlxWei(wallet.account.address)).toBe(100n * PRLX_WEI);
   }));
 
+async function revoke(page: Page): Promise<void> {
+  await openWithdraw(page);
+  await page.getByRole("button", { name: "Revoke", exact: true }).click();
+  await page.getByRole("button", { name: "Revoke now" }).click();
+  await page.getByText("The authorization is revoked.").waitFor();
+  await asTheMeterSees(page, "the revocation", isOver);
+}
+
 test("after a revocation nothing more can be spent, and the page says so", () =>
   deposited(async (_, page) => {
-    await openWithdraw(page);
-    await page.getByRole("button", { name: "Revoke", exact: true }).click();
-    await page.getByRole("button", { name: "Revoke now" }).click();
-    await page.getByText("The authorization is revoked.").waitFor();
-    await asTheMeterSees(page, "the revocation", isOver);
+    await revoke(page);
     await visit(page, "#/chat");
     await send(page, "Is anything left?");
     await page.getByText(/spending limit|not enough credits|signed for/i).first().waitFor();
@@ -155,11 +159,7 @@ test("after a revocation nothing more can be spent, and the page says so", () =>
 
 test("once nothing is kept back after a revocation, the page says what can leave, and leads there", () =>
   deposited(async (_, page) => {
-    await openWithdraw(page);
-    await page.getByRole("button", { name: "Revoke", exact: true }).click();
-    await page.getByRole("button", { name: "Revoke now" }).click();
-    await page.getByText("The authorization is revoked.").waitFor();
-    await asTheMeterSees(page, "the revocation", isOver);
+    await revoke(page);
     await visit(page, "#/chat");
     await page.getByRole("button", { name: /^Credits:/ }).waitFor();
     expect(await page.locator("[data-low]").count()).toBe(0);

@@ -119,9 +119,10 @@ impl Identity {
         Ok(rows)
     }
 
-    async fn end(&self, hash: &SecretHash) -> Result<(), IdentityError> {
-        self.inner.store.remove_session(hash).await?;
+    /// Ends a session at once; whether there was one.
+    pub(super) async fn end(&self, hash: &SecretHash) -> Result<bool, IdentityError> {
+        let removed = self.inner.store.remove_session(hash).await?;
         self.inner.cache.forget(hash);
-        Ok(())
+        Ok(removed)
     }
 }

@@ -146,17 +146,14 @@ impl Identity {
     /// Ends the session that the headers carry. Again: the same error as any unknown session.
     pub async fn sign_out(&self, headers: &http::HeaderMap) -> Result<(), AuthError> {
         let hash = self.presented_session(headers)?;
-        let removed = self.inner.store.remove_session(&hash).await?;
-        self.inner.cache.forget(&hash);
-        if removed { Ok(()) } else { Err(AuthError::UnknownSession) }
+        if self.end(&hash).await? { Ok(()) } else { Err(AuthError::UnknownSession) }
     }
 
     /// Ends the session whose cookie came with a sign-in that opened another one: a cookie from before must not count afterwards, whoever
     /// planted it (session fixation). A bearer credential is left alone, and so is a cookie that counts for nothing.
     pub async fn end_replaced(&self, headers: &http::HeaderMap) -> Result<(), IdentityError> {
         let Ok(hash) = self.session_of_cookie(headers) else { return Ok(()) };
-        self.inner.store.remove_session(&hash).await?;
-        self.inner.cache.forget(&hash);
+        self.end(&hash).await?;
         Ok(())
     }
 
