@@ -94,7 +94,7 @@ pub struct ComputeConfig {
     pub threads: usize,
     /// Keys and values of all running answers, for each model.
     pub kv_memory_mib: usize,
-    /// Prompt tokens in one step.
+    /// Prompt tokens in one step; several times as many while no answer runs.
     pub prefill_chunk_tokens: usize,
     /// Prompt and answer together; the model's own limit when absent.
     pub context_tokens: Option<usize>,

@@ -103,6 +103,8 @@ pub trait Backend: Send + Sized + 'static {
 
     /// `cpu` or `cuda`, the device's name, and how many threads or multiprocessors work.
     fn device(&self) -> (&'static str, String, usize);
+    /// On the thread that makes every later call, when it does nothing else.
+    fn enter_thread(&mut self) {}
     /// Memory of the device, where it has its own.
     fn memory_bytes(&self) -> Option<u64> {
         None
@@ -171,6 +173,10 @@ pub trait Backend: Send + Sized + 'static {
     }
     /// Copies all rows to host memory.
     fn read(&self, x: &Self::Tensor, out: &mut Vec<f32>);
+    /// Gives all rows to host memory; `x` is not read again before it is written.
+    fn give(&self, x: &mut Self::Tensor, out: &mut Vec<f32>) {
+        self.read(x, out);
+    }
     /// Copies one row to host memory, behind what is there.
     fn read_row(&self, x: &Self::Tensor, row: usize, out: &mut Vec<f32>);
 }

@@ -124,6 +124,11 @@ impl<B: Backend> Decoder<B> {
         Ok(Self { backend, config, embedding, layers, final_norm, lm_head, rope, scratch, max_rows })
     }
 
+    /// On the thread that makes every later call, when it does nothing else.
+    pub fn enter_thread(&mut self) {
+        self.backend.enter_thread();
+    }
+
     /// A pool of at most so many pages of keys and values.
     pub fn pool(&self, pages: usize) -> Result<B::Pool, BackendError> {
         self.backend.pool(self.cache_shape(), pages)
@@ -198,13 +203,13 @@ impl<B: Backend> Decoder<B> {
         if out.keep_hidden {
             backend.read(&s.normed, &mut out.hidden);
         }
-        out.logits.clear();
         out.found.clear();
-        if chosen.is_empty() {
+        if !chosen.is_empty() && out.draws.is_empty() {
+            backend.give(&mut s.logits, &mut out.logits);
             return;
         }
-        if out.draws.is_empty() {
-            backend.read(&s.logits, &mut out.logits);
+        out.logits.clear();
+        if chosen.is_empty() {
             return;
         }
         backend.draw(&s.logits, &out.draws, &mut out.found);
@@ -226,15 +231,15 @@ impl<B: Backend> Decoder<B> {
 
     /// Logits `[rows × vocabulary]` of rows of the last step, for a caller that wants them a few at a time.
     pub fn logits(&mut self, rows: &[usize], out: &mut Vec<f32>) {
-        out.clear();
         if rows.is_empty() {
+            out.clear();
             return;
         }
         let Self { backend, scratch: s, .. } = self;
         backend.gather(&s.normed, rows, &mut s.chosen);
         let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
         backend.project(&s.chosen, &mut [(lm_head, &mut s.logits)]);
-        backend.read(&s.logits, out);
+        backend.give(&mut s.logits, out);
     }
 
     /// Where it computes.

@@ -39,6 +39,8 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Prompt tokens of one step. Larger is faster for prompts, and pauses other answers for longer.
     pub prefill_chunk_tokens: usize,
+    /// So many chunks are one step while there is no other answer that it would pause.
+    pub prefill_alone_chunks: usize,
     /// Memory for keys and values of all requests, and of prefixes kept for the next ones. It is taken as it is needed.
     pub kv_budget_bytes: usize,
     /// Most tokens of prompt and answer together; the model's own limit when `None` or larger.
@@ -54,10 +56,18 @@ impl Default for EngineConfig {
             max_active: 16,
             max_queued: 64,
             prefill_chunk_tokens: 64,
+            prefill_alone_chunks: 4,
             kv_budget_bytes: 2 << 30,
             context_tokens: None,
             backend: BackendConfig::default(),
         }
+    }
+}
+
+impl EngineConfig {
+    /// Prompt tokens of one step that pauses nobody.
+    fn prefill_alone_tokens(&self) -> usize {
+        self.prefill_chunk_tokens.saturating_mul(self.prefill_alone_chunks)
     }
 }
 
@@ -225,7 +235,8 @@ impl Engine {
         match card {
             Some(card) => {
                 let prefill_chunk_tokens = config.backend.prefill_chunk_tokens;
-                Self::start_on(folder, card, EngineConfig { prefill_chunk_tokens, ..config })
+                // A card's chunks fill it already.
+                Self::start_on(folder, card, EngineConfig { prefill_chunk_tokens, prefill_alone_chunks: 1, ..config })
             }
             None => {
                 let backend = CpuBackend::new(config.threads);
@@ -236,8 +247,12 @@ impl Engine {
 
     /// Serves an opened model on the given back end.
     pub fn start_on<B: Backend>(folder: ModelFolder, backend: B, config: EngineConfig) -> Result<EngineHandle, StartError> {
-        let limits =
-            [("max_active", config.max_active), ("max_queued", config.max_queued), ("prefill_chunk_tokens", config.prefill_chunk_tokens)];
+        let limits = [
+            ("max_active", config.max_active),
+            ("max_queued", config.max_queued),
+            ("prefill_chunk_tokens", config.prefill_chunk_tokens),
+            ("prefill_alone_chunks", config.prefill_alone_chunks),
+        ];
         if let Some((field, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
             return Err(StartError::Zero { field });
         }
@@ -259,7 +274,7 @@ impl Engine {
             device_memory_bytes: backend.memory_bytes(),
         };
         let vocabulary = folder.config.vocab_size;
-        let decoder = Decoder::load(&folder, backend, context_tokens, config.prefill_chunk_tokens + config.max_active)?;
+        let decoder = Decoder::load(&folder, backend, context_tokens, config.prefill_alone_tokens() + config.max_active)?;
         let page_bytes = decoder.page_bytes();
         // Never more than all requests at once can use with as much again for prefixes.
         let most = context_tokens.div_ceil(PAGE_TOKENS).saturating_mul(2 * config.max_active);

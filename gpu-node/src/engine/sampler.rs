@@ -53,6 +53,8 @@ pub struct Sampler {
     in_prompt: HashSet<u32>,
     drawn: u32,
     candidates: Vec<(f32, u32)>,
+    /// The greatest logit of each block.
+    maxima: Vec<f32>,
     scratch: Vec<f32>,
 }
 
@@ -86,6 +88,7 @@ impl Sampler {
             in_prompt,
             drawn: 0,
             candidates: Vec::new(),
+            maxima: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -107,7 +110,8 @@ impl Sampler {
         if let Some(grammar) = &mut self.grammar {
             grammar.forbid(logits)?;
         }
-        let (max, likeliest) = greatest(logits);
+        block_maxima(logits, &mut self.maxima);
+        let (max, likeliest) = greatest_in_blocks(logits, &self.maxima);
         if max == f32::NEG_INFINITY {
             return Err(SampleError::NothingAllowed);
         }
@@ -164,8 +168,12 @@ impl Sampler {
         let allowed = |(logit, id): (&f32, u32)| (*logit > f32::NEG_INFINITY).then_some((*logit, id));
         let top_k = p.top_k as usize;
         if top_k > 0 && top_k < logits.len() {
-            let least = reached_by(logits, top_k);
-            candidates.extend(logits.iter().zip(0..).filter(|(logit, _)| **logit >= least).filter_map(allowed));
+            let least = reached_by(&self.maxima, top_k, &mut self.scratch);
+            for (block, _) in self.maxima.iter().enumerate().filter(|(_, max)| **max >= least) {
+                let first = block * BOUND_BLOCK;
+                let those = logits[first..logits.len().min(first + BOUND_BLOCK)].iter().zip(first as u32..);
+                candidates.extend(those.filter(|(logit, _)| **logit >= least).filter_map(allowed));
+            }
             if top_k < candidates.len() {
                 candidates.select_nth_unstable_by(top_k - 1, likelier_first);
                 candidates.truncate(top_k);
@@ -201,12 +209,37 @@ impl Sampler {
 
 /// A number that at least `count` logits reach, and that few others do: of the greatest logits of all blocks the `count`-th. So the
 /// `count` greatest are found among few, without sorting or copying a vocabulary.
-fn reached_by(logits: &[f32], count: usize) -> f32 {
-    let mut greatest: Vec<f32> = logits.chunks(BOUND_BLOCK).map(|block| block.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
-    match count.checked_sub(1).filter(|last| *last < greatest.len()) {
-        Some(last) => *greatest.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
+fn reached_by(maxima: &[f32], count: usize, scratch: &mut Vec<f32>) -> f32 {
+    scratch.clear();
+    scratch.extend_from_slice(maxima);
+    match count.checked_sub(1).filter(|last| *last < scratch.len()) {
+        Some(last) => *scratch.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
         None => f32::NEG_INFINITY,
     }
+}
+
+/// The greatest logit of each block.
+fn block_maxima(logits: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    // Lane by lane, which the compiler turns into vectors; one running maximum it does not.
+    out.extend(logits.chunks(BOUND_BLOCK).map(|block| {
+        let (whole, rest) = block.as_chunks::<LANES>();
+        let mut most = [f32::NEG_INFINITY; LANES];
+        for lanes in whole {
+            for (most, logit) in most.iter_mut().zip(lanes) {
+                *most = if *logit > *most { *logit } else { *most };
+            }
+        }
+        most.iter().chain(rest).fold(f32::NEG_INFINITY, |max, logit| if *logit > max { *logit } else { max })
+    }));
+}
+
+/// Greatest logit and its token; ties go to the lowest id. Negative infinity when there is no other.
+fn greatest_in_blocks(logits: &[f32], maxima: &[f32]) -> (f32, u32) {
+    let max = maxima.iter().fold(f32::NEG_INFINITY, |max, block| if *block > max { *block } else { max });
+    let first = maxima.iter().position(|block| *block == max).unwrap_or_default() * BOUND_BLOCK;
+    let place = logits.iter().skip(first).position(|logit| *logit == max).unwrap_or_default();
+    (max, (first + place) as u32)
 }
 
 /// Changes the logit of `token`, if the model has it; what would overflow stays the greatest number.
@@ -249,19 +282,11 @@ fn likelier_first(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Greatest logit and its token; ties go to the lowest id. Negative infinity when there is no other.
+/// Greatest logit and its token, as the sampler takes it when nothing is drawn.
 pub(super) fn greatest(logits: &[f32]) -> (f32, u32) {
-    // Lane by lane, which the compiler turns into vectors; one running maximum with its place it does not.
-    let (whole, rest) = logits.as_chunks::<LANES>();
-    let mut most = [f32::NEG_INFINITY; LANES];
-    for lanes in whole {
-        for (most, logit) in most.iter_mut().zip(lanes) {
-            *most = if *logit > *most { *logit } else { *most };
-        }
-    }
-    let max = most.iter().chain(rest).fold(f32::NEG_INFINITY, |max, logit| if *logit > max { *logit } else { max });
-    let place = logits.iter().position(|logit| *logit == max).unwrap_or_default();
-    (max, place as u32)
+    let mut maxima = Vec::new();
+    block_maxima(logits, &mut maxima);
+    greatest_in_blocks(logits, &maxima)
 }
 
 fn all_finite(logits: &[f32]) -> bool {
@@ -291,7 +316,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_greatest_is_the_first_of_the_greatest_ones(
-            logits in prop::collection::vec(prop_oneof![-3i8..3, Just(i8::MIN)], 0..100),
+            logits in prop::collection::vec(prop_oneof![-3i8..3, Just(i8::MIN)], 0..300),
         ) {
             let value = |x: &i8| if *x == i8::MIN { f32::NEG_INFINITY } else { f32::from(*x) * 0.5 };
             let logits: Vec<f32> = logits.iter().map(value).collect();
@@ -330,7 +355,7 @@ mod tests {
             logits in prop::collection::vec(prop_oneof![-9f32..9.0, Just(0.0), Just(-0.0), Just(f32::NEG_INFINITY)], 1..400),
             count in 1usize..50,
         ) {
-            let least = reached_by(&logits, count);
+            let least = reached_by(&logits, count, &mut Vec::new());
             let mut sorted = logits.clone();
             sorted.sort_by(|a, b| b.total_cmp(a));
             prop_assert!(sorted.iter().take(count).all(|logit| *logit >= least), "{least}");

@@ -156,6 +156,7 @@ impl<B: Backend> Scheduler<B> {
 
     /// Serves until the engine is stopped.
     pub(super) fn run(mut self) {
+        self.decoder.enter_thread();
         while self.admit() {
             self.drop_cancelled();
             if self.active.is_empty() {
@@ -317,11 +318,12 @@ impl<B: Backend> Scheduler<B> {
         if draws.iter().any(Option::is_some) { draws } else { Vec::new() }
     }
 
-    /// One row of each decoding request, then prompt tokens in the order of arrival up to the chunk size; with pages for all of
-    /// them. When pages run out, the youngest request gives its own back and waits.
+    /// One row of each decoding request, then prompt tokens in the order of arrival up to the chunk size, or several times that while
+    /// nobody decodes; with pages for all of them. When pages run out, the youngest request gives its own back and waits.
     fn plan(&mut self) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
-        let mut prefill_room = self.config.prefill_chunk_tokens;
+        let is_alone = !self.active.iter().any(Sequence::decodes);
+        let mut prefill_room = if is_alone { self.config.prefill_alone_tokens() } else { self.config.prefill_chunk_tokens };
         let mut index = 0;
         while index < self.active.len() {
             let sequence = &self.active[index];

@@ -162,6 +162,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         // The link takes no more jobs than `capacity`, so none waits.
         max_queued: config.capacity as usize,
         prefill_chunk_tokens: config.engine.prefill_chunk_tokens,
+        prefill_alone_chunks: defaults.prefill_alone_chunks,
         kv_budget_bytes: config.engine.kv_memory_mib.saturating_mul(1 << 20),
         context_tokens: config.engine.context_tokens,
         backend: config.backend,

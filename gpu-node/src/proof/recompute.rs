@@ -14,7 +14,7 @@ use crate::engine::{Decoder, LoadError, Sampler, StepOutput};
 use crate::model::{ModelError, ModelFolder};
 
 /// Positions of one step. The numeric contract makes the bits the same for any.
-const STEP_ROWS: usize = 128;
+const STEP_ROWS: usize = 512;
 /// Positions whose logits are computed at once: of 128 they would take 25 MB and more, which no cache holds.
 const LOGIT_ROWS: usize = 32;
 

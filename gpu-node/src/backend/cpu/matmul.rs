@@ -25,6 +25,13 @@ const STEP: usize = 4;
 /// So few tokens are waited for by memory, not by arithmetic: a tile of one panel takes them all, and reads the weights in one stream.
 const STREAMED_TOKENS: usize = 8;
 
+/// From so many tokens on, the next panels' weights are asked for meanwhile.
+const AHEAD_TOKENS: usize = 32;
+/// Tokens of the tiles that many tokens are computed in.
+const TILE_TOKENS: usize = 4;
+/// Bytes.
+const CACHE_LINE: usize = 64;
+
 /// Most panels that a tile spans on any instruction set.
 pub(super) const TILE_PANELS_MAX: usize = 3;
 
@@ -37,7 +44,7 @@ pub(super) enum Epilogue {
     Gate,
 }
 
-/// An output `[tokens × width]` that several tasks write, each its own columns.
+/// An output `[tokens × width]` that several tasks write, each its own elements.
 pub(super) struct Output<'a> {
     start: *mut f32,
     len: usize,
@@ -45,78 +52,106 @@ pub(super) struct Output<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: access goes through `matmul`, whose callers promise that no two tasks share a column.
+// SAFETY: access goes through `matmul` and `part`, whose callers promise that no two tasks share an element.
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
     pub(super) fn new(data: &'a mut [f32], width: usize) -> Self {
         Self { start: data.as_mut_ptr(), len: data.len(), width, borrow: PhantomData }
     }
+
+    /// These columns of one row.
+    ///
+    /// # Safety
+    /// Nobody else has any of them meanwhile.
+    #[allow(clippy::mut_from_ref)] // What several tasks are given are different elements.
+    pub(super) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(columns.start <= columns.end && columns.end <= self.width && (row + 1) * self.width <= self.len, "inside the output");
+        // SAFETY: asserted to be inside; the caller promises that it is alone with them.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + columns.start), columns.len()) }
+    }
 }
 
-/// `out[t][r] = Σ_k weights[r][k] · x[t][k]` for all tokens and the rows of the given panels.
+/// A part of a product: these panels of the weights with these tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) panels: Range<usize>,
+    pub(super) tokens: Range<usize>,
+}
+
+/// `out[t][r] = Σ_k weights[r][k] · x[t][k]` for the given tokens and the rows of the given panels.
 ///
 /// # Safety
-/// No other task reads or writes these columns of `out` meanwhile. `isa` is available.
-pub(super) unsafe fn matmul(isa: Isa, weights: Panels<'_>, x: &Activations, panels: Range<usize>, out: &Output<'_>, epilogue: Epilogue) {
+/// No other task reads or writes these columns of these rows of `out` meanwhile. `isa` is available.
+pub(super) unsafe fn matmul(isa: Isa, weights: Panels<'_>, x: &Activations, part: Part, out: &Output<'_>, epilogue: Epilogue) {
     let (blocks, tokens) = (weights.columns / BLOCK, x.rows());
+    let Part { panels, tokens: these } = &part;
     assert!(weights.columns > 0 && weights.columns.is_multiple_of(BLOCK), "columns are whole blocks");
     assert!(x.columns == weights.columns && x.scales.len() == tokens * blocks, "inputs have the weights' columns");
     assert!(panels.end * blocks * BLOCK_BYTES <= weights.values.len(), "panels lie inside the values");
     assert!(panels.end * blocks * PANEL_ROWS * 2 <= weights.scales.len(), "panels lie inside the scales");
+    assert!(these.start <= these.end && these.end <= tokens, "tokens lie inside the inputs");
     assert!(weights.rows <= out.width && tokens * out.width <= out.len, "the product lies inside the output");
     // SAFETY: the assertions are the bounds of every access below; the caller promises the rest.
-    unsafe { matmul_panels(isa, weights, x, panels, out, epilogue) }
+    unsafe { matmul_part(isa, weights, x, part, out, epilogue) }
 }
 
 dispatch! {
-    unsafe fn matmul_panels =
-        panels_by_tiles(weights: Panels<'_>, x: &Activations, panels: Range<usize>, out: &Output<'_>, epilogue: Epilogue)
+    unsafe fn matmul_part = part_by_tiles(weights: Panels<'_>, x: &Activations, part: Part, out: &Output<'_>, epilogue: Epilogue)
 }
 
 #[inline(always)]
-unsafe fn panels_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, panels: Range<usize>, out: &Output<'_>, epilogue: Epilogue) {
+unsafe fn part_by_tiles<L: Lanes>(weights: Panels<'_>, x: &Activations, part: Part, out: &Output<'_>, epilogue: Epilogue) {
+    let Part { panels, tokens } = part;
     let mut panel = panels.start;
     // SAFETY (all calls): `matmul` asserted that all panels are inside values and scales; it passes the rest on.
     unsafe {
-        if L::TILE_PANELS == TILE_PANELS_MAX && x.rows() > STREAMED_TOKENS {
+        if L::TILE_PANELS == TILE_PANELS_MAX && tokens.len() > STREAMED_TOKENS {
             while panels.end - panel >= TILE_PANELS_MAX {
-                panel_group::<L, TILE_PANELS_MAX>(weights, x, panel, out, epilogue);
+                panel_group::<L, TILE_PANELS_MAX>(weights, x, panel, tokens.clone(), out, epilogue);
                 panel += TILE_PANELS_MAX;
             }
         }
-        if L::TILE_PANELS >= 2 && x.rows() > STREAMED_TOKENS {
+        if L::TILE_PANELS >= 2 && tokens.len() > STREAMED_TOKENS {
             while panels.end - panel >= 2 {
-                panel_group::<L, 2>(weights, x, panel, out, epilogue);
+                panel_group::<L, 2>(weights, x, panel, tokens.clone(), out, epilogue);
                 panel += 2;
             }
         }
         while panel < panels.end {
-            panel_group::<L, 1>(weights, x, panel, out, epilogue);
+            panel_group::<L, 1>(weights, x, panel, tokens.clone(), out, epilogue);
             panel += 1;
         }
     }
 }
 
-/// All tokens' products with `P` panels from `panel` on.
+/// The tokens' products with `P` panels from `panel` on.
 #[inline(always)]
-unsafe fn panel_group<L: Lanes, const P: usize>(weights: Panels<'_>, x: &Activations, panel: usize, out: &Output<'_>, epilogue: Epilogue) {
-    let (tokens, blocks) = (x.rows(), weights.columns / BLOCK);
+unsafe fn panel_group<L: Lanes, const P: usize>(
+    weights: Panels<'_>,
+    x: &Activations,
+    panel: usize,
+    tokens: Range<usize>,
+    out: &Output<'_>,
+    epilogue: Epilogue,
+) {
+    let blocks = weights.columns / BLOCK;
     // SAFETY: the caller promises that the panels are inside values and scales.
     let (values, scales) = unsafe {
         let first_block = panel * blocks;
         (weights.values.as_ptr().add(first_block * BLOCK_BYTES), weights.scales.as_ptr().cast::<u16>().add(first_block * PANEL_ROWS))
     };
-    let mut token = 0;
+    let mut next = Next::after::<P>(values, blocks, tokens.len());
+    let mut token = tokens.start;
     macro_rules! tiles {
         ($($size:literal)*) => {$(
-            while tokens - token >= $size {
+            while tokens.end - token >= $size {
                 // SAFETY: `$size` tokens from `token` on are inside the activations and the output.
                 unsafe {
-                    let products = if token == 0 {
-                        tile::<L, P, $size, true>(values, scales, x, token, blocks)
+                    let products = if token == tokens.start {
+                        tile::<L, P, $size, true>(values, scales, x, token, blocks, &mut next)
                     } else {
-                        tile::<L, P, $size, false>(values, scales, x, token, blocks)
+                        tile::<L, P, $size, false>(values, scales, x, token, blocks, &mut next)
                     };
                     for p in 0..P {
                         let first = (panel + p) * PANEL_ROWS;
@@ -142,6 +177,30 @@ unsafe fn panel_group<L: Lanes, const P: usize>(weights: Panels<'_>, x: &Activat
     tiles!(2 1);
 }
 
+/// Weights of the panels that come next, asked for a few cache lines at a time while many tokens are computed with those at hand: so
+/// memory works all the while, and not only on the first pass over each panel.
+struct Next {
+    place: *const u8,
+    /// Cache lines for each block of a tile.
+    lines: usize,
+}
+
+impl Next {
+    fn after<const P: usize>(values: *const u8, blocks: usize, tokens: usize) -> Self {
+        let lines = if tokens >= AHEAD_TOKENS { (P * BLOCK_BYTES / CACHE_LINE).div_ceil(tokens / TILE_TOKENS) } else { 0 };
+        Self { place: values.wrapping_add(P * blocks * BLOCK_BYTES), lines }
+    }
+
+    #[inline(always)]
+    unsafe fn ask<L: Lanes>(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: the caller promises the instruction set; the address is only a hint.
+            unsafe { L::prefetch_far(self.place) };
+            self.place = self.place.wrapping_add(CACHE_LINE);
+        }
+    }
+}
+
 /// The products of `P` panels and `T` tokens: each vector of weights serves `T` tokens, each activation `P` panels. `FETCH` asks for weights
 /// ahead: on the first pass over a panel they come from memory, and the processor looks ahead less far the more it computes for each.
 #[inline(always)]
@@ -151,6 +210,7 @@ unsafe fn tile<L: Lanes, const P: usize, const T: usize, const FETCH: bool>(
     x: &Activations,
     token: usize,
     blocks: usize,
+    next: &mut Next,
 ) -> [[L::V; T]; P] {
     // SAFETY (all blocks): `matmul` checked the bounds; every index below is inside them.
     unsafe {
@@ -165,6 +225,7 @@ unsafe fn tile<L: Lanes, const P: usize, const T: usize, const FETCH: bool>(
             let end = blocks.min(first + SEGMENT_BLOCKS);
             let mut acc = [[L::zero(); T]; P];
             for block in first..end {
+                next.ask::<L>();
                 let mut sums = [[L::start(0); T]; P];
                 for t in 0..T {
                     let start = L::start(*corrections.add(t * blocks + block));

@@ -10,6 +10,7 @@ mod math;
 mod matmul;
 mod pool;
 mod rows;
+mod share; // processors that other programs want too
 mod team;
 
 use std::ops::Range;
@@ -23,7 +24,7 @@ pub use bandwidth::read_gb_per_s;
 pub(crate) use exps::weights;
 pub use lanes::Isa;
 pub(crate) use math::exp;
-use matmul::{Epilogue, Output, TILE_PANELS_MAX};
+use matmul::{Epilogue, Output, Part, TILE_PANELS_MAX};
 pub use pool::Pool;
 pub use rows::Rope;
 use rows::Turn;
@@ -38,8 +39,10 @@ use crate::proof::position_digest;
 pub const NUMERIC_CONTRACT: &str = "parallelix-x8-1";
 /// Tasks of a region per thread: more than one, so that a thread that was put aside leaves little behind.
 const TASKS_PER_THREAD: usize = 4;
-/// Multiplications of a task of products, above which there are more tasks: whoever claims the last one is waited for. About 100 µs.
-const TASK_PRODUCTS_MAX: usize = 32 << 20;
+/// The same of attention, where later rows of a prompt are more work.
+const ATTENTION_TASKS_PER_THREAD: usize = 16;
+/// Rows of a step that are worth a pass of their own over the weights.
+const ROWS_OF_BLOCK: usize = 32;
 /// From so many rows on, what is done to each row is worth a parallel region.
 const PARALLEL_ROWS: usize = 8;
 
@@ -103,14 +106,14 @@ impl CpuBackend {
     fn products(&mut self, jobs: &[(&PanelMatrix, Output<'_>, Epilogue)]) {
         let (isa, x) = (self.isa, &self.quantized);
         let sizes: Vec<usize> = jobs.iter().map(|(matrix, ..)| matrix.rows().div_ceil(PANEL_ROWS)).collect();
-        let tasks = split(&sizes, PANEL_ROWS * x.columns * x.rows(), self.team.threads());
+        let tasks = split(&sizes, x.rows(), self.team.threads());
         self.team.run(tasks.len(), &|task| {
-            let (job, panels) = &tasks[task];
+            let (job, part) = &tasks[task];
             let (matrix, out, epilogue) = &jobs[*job];
-            // SAFETY: tasks of one output have disjoint panels of its matrix, so disjoint columns; `isa` was detected.
+            // SAFETY: tasks of one output share no panel of its matrix and token, so they write other elements; `isa` was detected.
             #[allow(unsafe_code)]
             unsafe {
-                matmul::matmul(isa, matrix.panels(), x, panels.clone(), out, *epilogue);
+                matmul::matmul(isa, matrix.panels(), x, part.clone(), out, *epilogue);
             }
         });
     }
@@ -171,14 +174,23 @@ fn each<T: Send>(team: &mut Team, parallel_from: usize, items: impl ExactSizeIte
     });
 }
 
-/// Ranges of panels as tasks, about equal, of whole tiles where there are any, none across two jobs. `panel_products` are one panel's
-/// multiplications.
-fn split(sizes: &[usize], panel_products: usize, threads: usize) -> Vec<(usize, Range<usize>)> {
+/// Products as tasks, about equal, of whole tiles where there are any. Many rows are cut among the threads: then each reads all weights,
+/// and what it computes of its rows is in its caches when the next region asks for it. The tasks of a block of rows stand together.
+fn split(sizes: &[usize], rows: usize, threads: usize) -> Vec<(usize, Part)> {
+    let row_blocks = (rows / ROWS_OF_BLOCK).clamp(1, threads);
     let all: usize = sizes.iter().sum();
-    let fair = all.div_ceil(threads * TASKS_PER_THREAD);
-    let size = fair.min(TASK_PRODUCTS_MAX / panel_products.max(1)).max(1).next_multiple_of(TILE_PANELS_MAX);
-    let of_job = |(job, &panels): (usize, &usize)| (0..panels).step_by(size).map(move |first| (job, first..panels.min(first + size)));
-    sizes.iter().enumerate().flat_map(of_job).collect()
+    let fair = (all * row_blocks).div_ceil(threads * TASKS_PER_THREAD).next_multiple_of(TILE_PANELS_MAX);
+    let mut tasks = Vec::new();
+    for block in 0..row_blocks {
+        let tokens = rows * block / row_blocks..rows * (block + 1) / row_blocks;
+        for (job, &panels) in sizes.iter().enumerate() {
+            // So many of equal size, rather than a small one at the end.
+            let size = panels.div_ceil(panels.div_ceil(fair).max(1)).next_multiple_of(TILE_PANELS_MAX).max(1);
+            let parts = (0..panels).step_by(size).map(|first| first..panels.min(first + size));
+            tasks.extend(parts.map(|panels| (job, Part { panels, tokens: tokens.clone() })));
+        }
+    }
+    tasks
 }
 
 /// Ranges of at most `most` rows of one sequence each.
@@ -200,6 +212,10 @@ impl Backend for CpuBackend {
 
     fn device(&self) -> (&'static str, String, usize) {
         ("cpu", format!("{} {}", std::env::consts::ARCH, self.isa.name()), self.team.threads())
+    }
+
+    fn enter_thread(&mut self) {
+        self.team.settle_caller();
     }
 
     fn numeric_contract(&self) -> &'static str {
@@ -283,17 +299,17 @@ impl Backend for CpuBackend {
         out.set_rows(x.rows());
         let (isa, width) = (self.isa, out.width);
         let (x, out) = (&self.quantized, Output::new(&mut out.data, width));
-        let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], 2 * PANEL_ROWS * x.columns * x.rows(), self.team.threads());
+        let tasks = split(&[gate.rows().div_ceil(PANEL_ROWS)], x.rows(), self.team.threads());
         self.team.run(tasks.len(), &|task| {
             // A tile's gates are still in the first-level cache when their products with `up` are formed.
-            let (_, all) = &tasks[task];
+            let (_, Part { panels: all, tokens }) = &tasks[task];
             for first in all.clone().step_by(TILE_PANELS_MAX) {
-                let panels = first..all.end.min(first + TILE_PANELS_MAX);
-                // SAFETY: tasks have disjoint panels, so disjoint columns of the output; `isa` was detected.
+                let part = Part { panels: first..all.end.min(first + TILE_PANELS_MAX), tokens: tokens.clone() };
+                // SAFETY: tasks share no panel and token, so they write other elements of the output; `isa` was detected.
                 #[allow(unsafe_code)]
                 unsafe {
-                    matmul::matmul(isa, gate.panels(), x, panels.clone(), &out, Epilogue::Store);
-                    matmul::matmul(isa, up.panels(), x, panels, &out, Epilogue::Gate);
+                    matmul::matmul(isa, gate.panels(), x, part.clone(), &out, Epilogue::Store);
+                    matmul::matmul(isa, up.panels(), x, part, &out, Epilogue::Gate);
                 }
             }
         });
@@ -315,29 +331,34 @@ impl Backend for CpuBackend {
         out.set_rows(placement.rows.len());
         let group_heads = shape.heads / shape.kv_heads;
         let group = group_heads * shape.head_dim;
-        let mut units: Vec<_> = qkv.q.data.chunks(group).zip(out.data.chunks_mut(group)).map(Some).collect();
+        let (q, width) = (&*qkv.q, out.width);
+        let out = Output::new(&mut out.data, width);
         // One task is a key/value head and a few rows of one sequence, with all query heads: they read the same pages.
-        let mut tasks: Vec<(Stored<'_>, Vec<Query<'_>>)> = Vec::new();
-        for rows in tiles_of_rows(placement.rows, attention::rows_of_tile(group_heads)) {
+        let tiles: Vec<Range<usize>> = tiles_of_rows(placement.rows, attention::rows_of_tile(group_heads)).collect();
+        let one = |task: usize| {
+            let (rows, kv_head) = (tiles[task / shape.kv_heads].clone(), task % shape.kv_heads);
+            let columns = kv_head * group..(kv_head + 1) * group;
             let table = placement.tables[placement.rows[rows.start].sequence];
-            for kv_head in 0..shape.kv_heads {
-                let mut queries = Vec::with_capacity(rows.len() * group_heads);
-                for row in rows.clone() {
-                    let length = placement.rows[row].position + 1;
-                    let reach = Reach { first: shape.window.map_or(0, |window| length.saturating_sub(window)), length };
-                    let Some((q, out)) = units[row * shape.kv_heads + kv_head].take() else { continue };
-                    let heads = q.chunks(shape.head_dim).zip(out.chunks_mut(shape.head_dim));
-                    queries.extend(heads.map(|(q, out)| Query { q, out, reach }));
-                }
-                tasks.push((Stored { pool, table, layer, kv_head }, queries));
+            let mut queries = Vec::with_capacity(rows.len() * group_heads);
+            for row in rows {
+                let length = placement.rows[row].position + 1;
+                let reach = Reach { first: shape.window.map_or(0, |window| length.saturating_sub(window)), length };
+                // SAFETY: each task has other rows or other heads, so nobody else has these elements.
+                #[allow(unsafe_code)]
+                let out = unsafe { out.part(row, columns.clone()) };
+                let heads = q.row(row)[columns.clone()].chunks(shape.head_dim).zip(out.chunks_mut(shape.head_dim));
+                queries.extend(heads.map(|(q, out)| Query { q, out, reach }));
             }
-        }
-        each(&mut self.team, 2, tasks.into_iter(), &|(stored, mut queries)| {
             // SAFETY: `isa` was detected.
             #[allow(unsafe_code)]
             unsafe {
-                attention::attend(isa, shape.head_dim, stored, &mut queries);
+                attention::attend(isa, shape.head_dim, Stored { pool, table, layer, kv_head }, &mut queries);
             }
+        };
+        let tasks = tiles.len() * shape.kv_heads;
+        let per_task = tasks.div_ceil(self.team.threads() * ATTENTION_TASKS_PER_THREAD);
+        self.team.run(tasks.div_ceil(per_task.max(1)), &|several| {
+            (several * per_task..tasks.min((several + 1) * per_task)).for_each(one);
         });
     }
 
@@ -358,6 +379,10 @@ impl Backend for CpuBackend {
     fn read(&self, x: &Tensor, out: &mut Vec<f32>) {
         out.clear();
         out.extend_from_slice(&x.data);
+    }
+
+    fn give(&self, x: &mut Tensor, out: &mut Vec<f32>) {
+        std::mem::swap(&mut x.data, out);
     }
 
     fn read_row(&self, x: &Tensor, row: usize, out: &mut Vec<f32>) {

@@ -103,6 +103,8 @@ pub(super) trait Lanes {
 
     /// Asks for the cache line at `p`, which may be any address. A hint; no access.
     unsafe fn prefetch(p: *const u8);
+    /// The same into the second-level cache.
+    unsafe fn prefetch_far(p: *const u8);
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;

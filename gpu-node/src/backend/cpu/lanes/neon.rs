@@ -43,6 +43,10 @@ macro_rules! four_lanes_four_times {
             unsafe { asm!("prfm pldl1keep, [{}]", in(reg) p, options(nostack, readonly, preserves_flags)) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            unsafe { asm!("prfm pldl2keep, [{}]", in(reg) p, options(nostack, readonly, preserves_flags)) }
+        }
+        #[inline(always)]
         unsafe fn zero() -> Self::V {
             unsafe { [vdupq_n_f32(0.0); 4] }
         }

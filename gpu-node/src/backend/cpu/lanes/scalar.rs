@@ -20,6 +20,8 @@ impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
     #[inline(always)]
+    unsafe fn prefetch_far(_p: *const u8) {}
+    #[inline(always)]
     unsafe fn zero() -> Self::V {
         [0.0; LANES]
     }

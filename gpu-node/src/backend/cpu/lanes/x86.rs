@@ -26,6 +26,10 @@ macro_rules! eight_lanes_twice {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn zero() -> Self::V {
             unsafe { (_mm256_setzero_ps(), _mm256_setzero_ps()) }
         }
@@ -140,6 +144,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch_far(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn zero() -> Self::V {
