@@ -5,6 +5,7 @@
 //! any batch. Everything here follows from parameters, prompt and logits, so that anybody can repeat each draw.
 
 mod device; // draws that a device makes
+mod maxima; // the greatest logits of a vocabulary
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -14,11 +15,9 @@ use wire::node::{SamplingParams, TokenLogprobs};
 
 use super::logprobs::LogSoftmax;
 use crate::backend::cpu::{exp, weights};
+pub(super) use maxima::greatest;
+use maxima::{BOUND_BLOCK, block_maxima, greatest_in_blocks, reached_by};
 
-/// Logits that are looked at side by side.
-const LANES: usize = 16;
-/// Logits of one block when the greatest are looked for.
-const BOUND_BLOCK: usize = 64;
 /// Candidates that top-p sorts at first; it sorts four times as many while they do not hold enough probability.
 const FIRST_SORTED: usize = 256;
 
@@ -207,41 +206,6 @@ impl Sampler {
     }
 }
 
-/// A number that at least `count` logits reach, and that few others do: of the greatest logits of all blocks the `count`-th. So the
-/// `count` greatest are found among few, without sorting or copying a vocabulary.
-fn reached_by(maxima: &[f32], count: usize, scratch: &mut Vec<f32>) -> f32 {
-    scratch.clear();
-    scratch.extend_from_slice(maxima);
-    match count.checked_sub(1).filter(|last| *last < scratch.len()) {
-        Some(last) => *scratch.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1,
-        None => f32::NEG_INFINITY,
-    }
-}
-
-/// The greatest logit of each block.
-fn block_maxima(logits: &[f32], out: &mut Vec<f32>) {
-    out.clear();
-    // Lane by lane, which the compiler turns into vectors; one running maximum it does not.
-    out.extend(logits.chunks(BOUND_BLOCK).map(|block| {
-        let (whole, rest) = block.as_chunks::<LANES>();
-        let mut most = [f32::NEG_INFINITY; LANES];
-        for lanes in whole {
-            for (most, logit) in most.iter_mut().zip(lanes) {
-                *most = if *logit > *most { *logit } else { *most };
-            }
-        }
-        most.iter().chain(rest).fold(f32::NEG_INFINITY, |max, logit| if *logit > max { *logit } else { max })
-    }));
-}
-
-/// Greatest logit and its token; ties go to the lowest id. Negative infinity when there is no other.
-fn greatest_in_blocks(logits: &[f32], maxima: &[f32]) -> (f32, u32) {
-    let max = maxima.iter().fold(f32::NEG_INFINITY, |max, block| if *block > max { *block } else { max });
-    let first = maxima.iter().position(|block| *block == max).unwrap_or_default() * BOUND_BLOCK;
-    let place = logits.iter().skip(first).position(|logit| *logit == max).unwrap_or_default();
-    (max, (first + place) as u32)
-}
-
 /// Changes the logit of `token`, if the model has it; what would overflow stays the greatest number.
 fn change(logits: &mut [f32], token: u32, by: impl FnOnce(f32) -> f32) {
     if let Some(logit) = logits.get_mut(token as usize) {
@@ -282,13 +246,6 @@ fn likelier_first(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// Greatest logit and its token, as the sampler takes it when nothing is drawn.
-pub(super) fn greatest(logits: &[f32]) -> (f32, u32) {
-    let mut maxima = Vec::new();
-    block_maxima(logits, &mut maxima);
-    greatest_in_blocks(logits, &maxima)
-}
-
 fn all_finite(logits: &[f32]) -> bool {
     const INFINITY_BITS: i32 = 0x7f80_0000;
     logits.iter().fold(0, |most, logit| most.max((logit.to_bits() & 0x7fff_ffff) as i32)) < INFINITY_BITS
@@ -315,16 +272,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_greatest_is_the_first_of_the_greatest_ones(
-            logits in prop::collection::vec(prop_oneof![-3i8..3, Just(i8::MIN)], 0..300),
-        ) {
-            let value = |x: &i8| if *x == i8::MIN { f32::NEG_INFINITY } else { f32::from(*x) * 0.5 };
-            let logits: Vec<f32> = logits.iter().map(value).collect();
-            let better = |best: (f32, u32), (logit, id): (&f32, u32)| if *logit > best.0 { (*logit, id) } else { best };
-            prop_assert_eq!(greatest(&logits), logits.iter().zip(0..).fold((f32::NEG_INFINITY, 0), better));
-        }
-
-        #[test]
         fn one_number_that_is_not_finite_is_found_wherever_it_stands(
             mut logits in prop::collection::vec(-1e30f32..1e30, 1..100),
             at in any::<prop::sample::Index>(),
@@ -347,19 +294,6 @@ mod tests {
             *counts.entry(Sampler::new(&params, &[], None).draw(&mut logits.to_vec()).unwrap().token).or_default() += 1;
         }
         counts
-    }
-
-    proptest! {
-        #[test]
-        fn the_greatest_logits_all_reach_the_bound(
-            logits in prop::collection::vec(prop_oneof![-9f32..9.0, Just(0.0), Just(-0.0), Just(f32::NEG_INFINITY)], 1..400),
-            count in 1usize..50,
-        ) {
-            let least = reached_by(&logits, count, &mut Vec::new());
-            let mut sorted = logits.clone();
-            sorted.sort_by(|a, b| b.total_cmp(a));
-            prop_assert!(sorted.iter().take(count).all(|logit| *logit >= least), "{least}");
-        }
     }
 
     #[test]
