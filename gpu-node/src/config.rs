@@ -92,6 +92,8 @@ pub struct ModelConfig {
 pub struct ComputeConfig {
     /// Threads that compute; 0 is all.
     pub threads: usize,
+    /// Nice value that they ask for.
+    pub nice: i32,
     /// Keys and values of all running answers, for each model.
     pub kv_memory_mib: usize,
     /// Prompt tokens in one step; several times as many while no answer runs.
@@ -102,7 +104,7 @@ pub struct ComputeConfig {
 
 impl Default for ComputeConfig {
     fn default() -> Self {
-        Self { threads: 0, kv_memory_mib: 2_048, prefill_chunk_tokens: 64, context_tokens: None }
+        Self { threads: 0, nice: -5, kv_memory_mib: 2_048, prefill_chunk_tokens: 64, context_tokens: None }
     }
 }
 
@@ -240,6 +242,9 @@ impl Config {
         if self.receipts_max < self.capacity as usize {
             return wrong("receipts_max", format!("{} is below `capacity`, {}", self.receipts_max, self.capacity));
         }
+        if !(-20..=19).contains(&self.engine.nice) {
+            return wrong("engine.nice", format!("{} is not in -20 to 19", self.engine.nice));
+        }
         if !(1..=100).contains(&self.backend.kv_memory_percent) {
             return wrong("backend.kv_memory_percent", format!("{} is not in 1 to 100", self.backend.kv_memory_percent));
         }
@@ -339,6 +344,7 @@ deployment = "deployment.json"
             ("keystore =", "private_key = 1\nkeystore =", "private_key"),
             ("id = \"m\"", "id = \"\"", "an id has 0 bytes"),
             ("[chain]", "[backend]\nkv_memory_percent = 0\n[chain]", "kv_memory_percent"),
+            ("[chain]", "[engine]\nnice = -21\n[chain]", "`engine.nice`"),
             ("[chain]", "[backend]\ndevice = \"gpu\"\n[chain]", "gpu"),
         ];
         for (from, to, word) in changed {

@@ -33,6 +33,8 @@ use scheduler::{Scheduler, Shared};
 pub struct EngineConfig {
     /// Threads that compute; by default as many as the machine has.
     pub threads: usize,
+    /// Nice value that these threads ask for, where nobody gave the process another: users wait for them.
+    pub nice: i32,
     /// Requests decoded at once.
     pub max_active: usize,
     /// Requests accepted and waiting; beyond it `submit` refuses with `Busy`.
@@ -53,6 +55,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            nice: -5,
             max_active: 16,
             max_queued: 64,
             prefill_chunk_tokens: 64,
@@ -239,7 +242,7 @@ impl Engine {
                 Self::start_on(folder, card, EngineConfig { prefill_chunk_tokens, prefill_alone_chunks: 1, ..config })
             }
             None => {
-                let backend = CpuBackend::new(config.threads);
+                let backend = CpuBackend::serving(config.threads, config.nice);
                 Self::start_on(folder, backend, config)
             }
         }

@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use tokio::sync::mpsc;
 use wire::node::SamplingParams;
 
-use crate::backend::cpu::read_gb_per_s;
+use crate::backend::cpu::{granted_nice, read_gb_per_s};
 use crate::backend::{BackendConfig, BackendKind};
 use crate::engine::{Cancel, Engine, EngineConfig, EngineEvent, EngineHandle, EngineJob, Finished};
 
@@ -33,6 +33,9 @@ pub struct BenchArgs {
     /// Threads that compute; by default all
     #[arg(long)]
     threads: Option<usize>,
+    /// Nice value that the threads ask for; 0 shares the processors as an equal
+    #[arg(long, default_value_t = EngineConfig::default().nice, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    nice: i32,
     /// Measurements of each figure
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -81,6 +84,7 @@ impl BenchArgs {
         let most = self.batch.iter().copied().max().unwrap_or(0).max(defaults.max_active);
         let config = EngineConfig {
             threads: self.threads.unwrap_or(defaults.threads),
+            nice: self.nice,
             max_active: most,
             max_queued: most.max(defaults.max_queued),
             backend: BackendConfig { device: self.backend, ..defaults.backend },
@@ -135,6 +139,7 @@ impl BenchArgs {
             Figure { name: "read_gb_per_s", value: read, unit: "GB/s" },
             Figure { name: "read_bandwidth_share", value: decode * weight_bytes as f64 / 1e9 / read, unit: "ratio" },
             Figure { name: "load_ms", value: load_ms, unit: "ms" },
+            Figure { name: "nice", value: granted_nice(self.nice).into(), unit: "nice" },
             Figure { name: "peak_memory_mb", value: peak_memory_mb, unit: "MB" },
         ];
         print(&figures, &batches, self.prompt_tokens, &engine, self.json)?;

@@ -158,6 +158,7 @@ fn engine_config(config: &Config) -> EngineConfig {
     let defaults = EngineConfig::default();
     EngineConfig {
         threads: if config.engine.threads == 0 { defaults.threads } else { config.engine.threads },
+        nice: config.engine.nice,
         max_active: config.capacity as usize,
         // The link takes no more jobs than `capacity`, so none waits.
         max_queued: config.capacity as usize,

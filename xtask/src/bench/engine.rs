@@ -20,7 +20,7 @@ const PEER: &str = "llama-cpp-python==0.3.36";
 /// Turns; each figure is the median.
 const ROUNDS: usize = 5;
 /// Turns beside a compilation.
-const CONTENDED_ROUNDS: usize = 3;
+const CONTENDED_ROUNDS: usize = 5;
 /// Threads of both, the size of the machines that the figures are published for.
 const THREADS: &str = "2";
 /// Characters of the text whose perplexity is measured: more than 20,000 tokens.
@@ -47,15 +47,16 @@ pub(super) fn run(workspace: &Workspace, stop: &Stop) -> Result<()> {
     let (mut quiet, mut peer_q8, mut peer_q4) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
-        quiet.push(ours.speed(stop)?);
+        quiet.push(ours.speed(&[], stop)?);
         peer_q8.push(peer.speed(&q8, stop)?);
         peer_q4.push(peer.speed(&source, stop)?);
     }
-    let (mut contended, mut peer_contended) = (Vec::new(), Vec::new());
+    let (mut contended, mut as_equal, mut peer_contended) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=CONTENDED_ROUNDS {
         eprintln!("round {round} of {CONTENDED_ROUNDS} beside a compilation");
         let load = Compilation::start(workspace)?;
-        contended.push(ours.speed(stop)?);
+        contended.push(ours.speed(&[], stop)?);
+        as_equal.push(ours.speed(&["--nice", "0"], stop)?);
         peer_contended.push(peer.speed(&q8, stop)?);
         drop(load);
     }
@@ -73,6 +74,8 @@ pub(super) fn run(workspace: &Workspace, stop: &Stop) -> Result<()> {
     println!("figure throughput8_ratio_q8 {:.3} ratio", ratio("throughput8_tokens_per_s", &peer_q8));
     let beside = |beside: &[Value], quiet: &[Value]| median(beside, "decode_tokens_per_s") / median(quiet, "decode_tokens_per_s");
     println!("figure decode_contended_ratio {:.3} ratio", beside(&contended, &quiet));
+    println!("figure decode_contended_nice {} nice", median(&contended, "nice"));
+    println!("figure decode_contended_as_equal_ratio {:.3} ratio", beside(&as_equal, &quiet));
     println!("figure llama_cpp_q8_decode_contended_ratio {:.3} ratio", beside(&peer_contended, &peer_q8));
     println!("figure read_gb_per_s {:.2} GB/s", median(&quiet, "read_gb_per_s"));
     println!("figure read_bandwidth_share {:.3} ratio", median(&quiet, "read_bandwidth_share"));
@@ -111,9 +114,9 @@ struct Ours {
 }
 
 impl Ours {
-    fn speed(&self, stop: &Stop) -> Result<Value> {
+    fn speed(&self, options: &[&str], stop: &Stop) -> Result<Value> {
         let mut bench = Command::new(&self.gpu_node);
-        json(bench.args(["bench", "--json", "--runs", "1", "--threads", THREADS, "--model"]).arg(&self.model), stop)
+        json(bench.args(["bench", "--json", "--runs", "1", "--threads", THREADS]).args(options).arg("--model").arg(&self.model), stop)
     }
 }
 

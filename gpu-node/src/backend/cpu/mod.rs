@@ -28,6 +28,7 @@ use matmul::{Epilogue, Output, Part, TILE_PANELS_MAX};
 pub use pool::Pool;
 pub use rows::Rope;
 use rows::Turn;
+pub use share::granted_nice;
 pub use team::Team;
 
 use super::{AttentionShape, Backend, BackendError, CacheShape, PAGE_TOKENS, PageId, Placement, Projections, RopeShape, Row};
@@ -79,10 +80,18 @@ impl CpuBackend {
         Self::with_isa(threads, Isa::best())
     }
 
+    /// The same for users who wait: its threads ask for this nice value.
+    pub fn serving(threads: usize, nice: i32) -> Self {
+        Self::with(threads, nice, Isa::best())
+    }
+
     /// Uses `isa`, or the best one when the processor lacks it.
     pub fn with_isa(threads: usize, isa: Isa) -> Self {
-        let isa = if Isa::available().contains(&isa) { isa } else { Isa::best() };
-        Self { isa, team: Team::new(threads.max(1)), quantized: Activations::default() }
+        Self::with(threads, 0, if Isa::available().contains(&isa) { isa } else { Isa::best() })
+    }
+
+    fn with(threads: usize, nice: i32, isa: Isa) -> Self {
+        Self { isa, team: Team::new(threads.max(1), nice), quantized: Activations::default() }
     }
 
     /// Quantises the rows of `x` for the products that follow.

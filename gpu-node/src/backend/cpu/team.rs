@@ -103,21 +103,23 @@ struct Member {
 pub struct Team {
     shared: Arc<Shared>,
     members: Vec<Member>,
+    nice: i32,
     /// Until when waiting is kept short.
     busy_until: Option<Instant>,
 }
 
 impl Team {
-    /// Starts `threads − 1` members. With fewer threads than asked for (the system refused), it works with those it has.
-    pub fn new(threads: usize) -> Self {
+    /// Starts `threads − 1` members, which ask for this nice value. With fewer threads than asked for (the system refused), it works with
+    /// those it has.
+    pub fn new(threads: usize, nice: i32) -> Self {
         let shared = Arc::new(Shared::new(threads));
-        let members = (1..threads).filter_map(|index| Member::start(&shared, index, threads)).collect();
-        Self { shared, members, busy_until: None }
+        let members = (1..threads).filter_map(|index| Member::start(&shared, index, threads, nice)).collect();
+        Self { shared, members, nice, busy_until: None }
     }
 
     /// Settles the thread that will call [`Team::run`], if it does nothing else; members are settled already.
     pub(super) fn settle_caller(&self) {
-        share::settle(0, self.threads());
+        share::settle(0, self.threads(), self.nice);
     }
 
     pub fn threads(&self) -> usize {
@@ -252,12 +254,12 @@ fn spin_until(deadline: Instant, is_true: impl Fn() -> bool) -> bool {
 }
 
 impl Member {
-    fn start(shared: &Arc<Shared>, index: usize, threads: usize) -> Option<Self> {
+    fn start(shared: &Arc<Shared>, index: usize, threads: usize, nice: i32) -> Option<Self> {
         let parked = Arc::new(AtomicBool::new(false));
         let (its_shared, its_parked) = (Arc::clone(shared), Arc::clone(&parked));
         let name = format!("compute-{index}");
         let handle = thread::Builder::new().name(name).spawn(move || {
-            share::settle(index, threads);
+            share::settle(index, threads, nice);
             serve(&its_shared, index, &its_parked);
         });
         let handle = handle.ok()?;
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_in_every_region() {
-        let mut team = Team::new(4);
+        let mut team = Team::new(4, 0);
         for round in 0..2_000 {
             let tasks = round % 37;
             let counts: Vec<AtomicU64> = (0..tasks).map(|_| AtomicU64::new(0)).collect();
@@ -332,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_caller_that_sleeps_is_woken_by_the_last_task() {
-        let mut team = Team::new(2);
+        let mut team = Team::new(2, 0);
         team.shared.busy.store(true, Ordering::SeqCst);
         for _ in 0..20 {
             let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -355,7 +357,7 @@ mod tests {
 
     #[test]
     fn parked_members_wake_for_the_next_region() {
-        let mut team = Team::new(3);
+        let mut team = Team::new(3, 0);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         while !team.members.iter().all(|m| m.parked.load(Ordering::SeqCst)) {
             assert!(std::time::Instant::now() < deadline, "members did not park");
@@ -370,7 +372,7 @@ mod tests {
 
     #[test]
     fn panic_in_a_task_reaches_the_caller_and_the_team_goes_on() {
-        let mut team = Team::new(2);
+        let mut team = Team::new(2, 0);
         let caught = catch_unwind(AssertUnwindSafe(|| team.run(8, &|task| assert_ne!(task, 3))));
         assert!(caught.is_err());
         let sum = AtomicU64::new(0);

@@ -12,6 +12,7 @@ use wire::{Address, OperatorId};
 
 use super::Check;
 use crate::backend::BackendKind;
+use crate::backend::cpu::granted_nice;
 use crate::backend::cuda::device::Device as _;
 use crate::backend::cuda::driver::{CudaDevice, NoDevice};
 use crate::config::{Config, ModelConfig};
@@ -58,6 +59,7 @@ pub(super) async fn all(config_path: &Path, full: bool) -> Vec<Check> {
     }
     checks.push(device(&config));
     checks.push(memory(&config, Memory::now()));
+    checks.push(priority(config.engine.nice, granted_nice(config.engine.nice)));
     for url in &config.meters {
         meter(url, deployment.as_ref(), &mut checks).await;
     }
@@ -198,6 +200,17 @@ fn memory(config: &Config, memory: Memory) -> Check {
     Check::fail(id, title, available_mib, needed_mib, remedy).in_unit("MiB").into_warning()
 }
 
+/// Only good to know: a machine that does nothing else needs no priority.
+fn priority(asked: i32, granted: i32) -> Check {
+    let (id, title) = ("priority", "nice value of computing");
+    if granted == asked {
+        return Check::pass(id, title, granted, asked);
+    }
+    let remedy =
+        "allow it (systemd: `AmbientCapabilities=CAP_SYS_NICE`, or `LimitNICE=` with that value), or set `engine.nice` to what is granted";
+    Check::fail(id, title, format!("{granted}; {asked} is refused"), asked, remedy).into_info()
+}
+
 async fn meter(url: &MeterUrl, deployment: Option<&Deployment>, checks: &mut Vec<Check>) {
     let timings = LinkTimings { connect: METER_TIMEOUT, handshake: METER_TIMEOUT, ..LinkTimings::default() };
     let title = format!("meter {url}");
@@ -243,5 +256,20 @@ async fn admin_port(config: &Config) -> Check {
         Ok(_) => Check::pass(id, title, "free", required),
         Err(_) if status::fetch(config).await.is_ok() => Check::pass(id, title, "the running node", required).into_info(),
         Err(error) => Check::fail(id, title, error, required, "choose another `admin_listen`, or stop what listens there"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::doctor::Outcome;
+
+    #[test]
+    fn a_priority_that_is_refused_is_said_and_fails_nothing() {
+        let refused = priority(-5, 0);
+        assert_eq!((refused.outcome, refused.actual.as_str(), refused.required.as_str()), (Outcome::Info, "0; -5 is refused", "-5"));
+        assert!(refused.remediation.contains("CAP_SYS_NICE"), "{}", refused.remediation);
+        let granted = priority(-5, -5);
+        assert_eq!((granted.outcome, granted.actual.as_str(), granted.remediation.as_str()), (Outcome::Pass, "-5", ""));
     }
 }

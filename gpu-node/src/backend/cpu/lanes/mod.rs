@@ -17,7 +17,8 @@ pub(super) use x86::{Avx2, Avx512, AvxVnni};
 pub(super) const LANES: usize = 16;
 
 /// Instruction sets, chosen once at run time. Deliberately absent: x86's tile unit (AMX). With a scale for each 32 columns every block's sums
-/// leave it through memory, and prompts were 0.7 to 1.0 times as fast as with [`Isa::Avx512`] (Emerald Rapids, two threads).
+/// leave it through memory, vectors have one of their two ports while it works, and what else runs on the host slows it threefold at times: prompts were
+/// 0.7 to 1.0 times as fast as with [`Isa::Avx512`] (Emerald Rapids, two threads), though a loop in the first-level cache was 1.3 times as fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
     Scalar,
