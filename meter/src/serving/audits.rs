@@ -272,12 +272,11 @@ impl Serving {
         verdict(AuditState::Skipped, None, String::new(), Vec::new(), "skipped")
     }
 
-    /// Fallback hardware with this model that is not the audited node, and has not been asked unless there is no other.
     fn auditor(&self, audited: Address, model: &str, tokens: u32, asked: &[Address]) -> Option<Arc<Node>> {
-        let mut able: Vec<Arc<Node>> = self.rooms().fleet.nodes();
-        able.retain(|node| node.facts.fallback && node.facts.node != audited && node.serves(model, tokens));
-        let times_asked = |node: &Arc<Node>| asked.iter().filter(|key| **key == node.facts.node).count();
-        able.into_iter().min_by_key(|node| (times_asked(node), node.load().active))
+        let rooms = self.rooms();
+        let mut able: Vec<Arc<Node>> = rooms.fleet.nodes();
+        able.retain(|node| node.facts.node != audited && node.serves(model, tokens));
+        choose(able, asked, rooms.clock.now_s())
     }
 
     async fn look(&self, auditor: &Node, case: &Case) -> Look {
@@ -294,6 +293,13 @@ impl Serving {
             Err(error) => Look::Nothing(error.to_string()),
         }
     }
+}
+
+/// Of nodes that could, fallback hardware that still reports, and that has not been asked unless there is no other.
+fn choose(mut able: Vec<Arc<Node>>, asked: &[Address], now_s: u64) -> Option<Arc<Node>> {
+    able.retain(|node| node.facts.fallback && !node.is_stale(now_s));
+    let times_asked = |node: &Arc<Node>| asked.iter().filter(|key| **key == node.facts.node).count();
+    able.into_iter().min_by_key(|node| (times_asked(node), node.load().active))
 }
 
 impl Case {
@@ -324,5 +330,31 @@ impl Case {
             signed if signed == root => Look::Equal(windows),
             _ => Look::Differs(Difference::Root(root)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::node::NodeStatus;
+
+    use super::super::fleet::tests::{facts, join};
+    use super::super::fleet::{Fleet, STALE_S};
+    use super::*;
+
+    #[tokio::test]
+    async fn auditors_are_fallback_hardware_that_reports_and_each_is_asked_before_one_is_asked_again() {
+        let fleet = Fleet::default();
+        let (network, _a) = join(&fleet, facts(1, false, 9), 9).unwrap();
+        let (silent, _b) = join(&fleet, facts(2, true, 9), 9).unwrap();
+        let (heard, _c) = join(&fleet, facts(3, true, 9), 9).unwrap();
+        [&network, &silent, &heard].into_iter().for_each(|node| node.report(NodeStatus::default(), 100));
+        let chosen = |asked: &[&Arc<Node>], now_s| {
+            let asked: Vec<Address> = asked.iter().map(|node| node.facts.node).collect();
+            choose(fleet.nodes(), &asked, now_s).map(|node| node.facts.node)
+        };
+        assert_eq!(chosen(&[&heard], 100 + STALE_S), Some(silent.facts.node), "fifteen seconds are not too long");
+        [&network, &heard].into_iter().for_each(|node| node.report(NodeStatus::default(), 100 + STALE_S));
+        assert_eq!(chosen(&[&heard], 101 + STALE_S), Some(heard.facts.node), "rather again than one that is silent");
+        assert_eq!(chosen(&[], 101 + 2 * STALE_S), None);
     }
 }
